@@ -1,0 +1,269 @@
+"""K-means of every class under every candidate K, in one call, and the choice of K for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fgdemo.clustering import criteria
+from fgdemo.clustering.batch import Batch, class_groups, gather_batch, make_batch, rows_of_classes
+from fgdemo.clustering.checks import as_choice, as_count, as_labels, as_rows, as_seed
+from fgdemo.clustering.kmeans import kmeans, pick_engine
+from fgdemo.clustering.lloyd import column_blocks
+from fgdemo.clustering.partition import MAX_ITER, RESTARTS, TOL, Measures, measure, partition
+from fgdemo.clustering.result import ClasswiseClustering
+from fgdemo.clustering.seeding import draws
+from fgdemo.errors import UserError
+
+MAX_K = 12
+MIN_SIZE = 2
+"""Defaults: candidates are 1 to MAX_K; K needs MIN_SIZE rows a cluster on average."""
+
+REFERENCE_SCORES = ("silhouette_reference", "silhouette_deviation")
+
+DISTINCT = 1e-6
+"""Rows whose random projections differ by less than this share of the class's radius count as one."""
+
+
+def classwise_kmeans(
+    x: Any,
+    labels: Any,
+    ks: Iterable[int] | None = None,
+    *,
+    engine: str = "auto",
+    seed: int = 0,
+    restarts: int = RESTARTS,
+    max_iter: int = MAX_ITER,
+    tol: float = TOL,
+    init: Any = None,
+    spherical: bool = False,
+    select: str | int = "silhouette",
+    max_k: int = MAX_K,
+    min_size: int = MIN_SIZE,
+) -> ClasswiseClustering:
+    """Cluster each class by itself under each K, and choose a K per class.
+
+    A K > 1 is admissible for a class that has at least K distinct rows and at least K * min_size rows. Engine "torch"
+    works on classes of similar size, all K and all restarts in the same batched operations, on the device of x;
+    "faiss" and "sklearn" solve one problem after the other.
+
+    Args:
+        x: (N, D) numpy array or tensor on any device.
+        labels: (N,) class ids from 0. Classes without rows are allowed: their K is 0.
+        ks: candidates; by default 1 to max_k, as far as the largest class admits.
+        engine, seed, restarts, max_iter, tol, spherical: as in `kmeans`.
+        init: a warm start, a `ClasswiseClustering` of the same ks or a (C, sum(ks), D) array with NaN where nothing
+            is known. Cluster ids then descend from those of the start; `restarts` is ignored.
+        select: "silhouette", "bic", "stability" (see criteria.py), or a K for all classes, which becomes the largest
+            admissible candidate up to it where a class is too small.
+        max_k: largest default candidate.
+        min_size: rows needed per cluster, on average, for a K to be admissible.
+
+    Raises:
+        UserError: bad features, labels, candidates, or names.
+    """
+    rows = as_rows(x)
+    classes = as_labels(labels, len(rows))
+    sizes = np.bincount(classes)
+    seed = as_seed(seed)
+    min_size = as_count(min_size, "min_size", 1)
+    candidates = _candidates(ks, int(sizes.max()), as_count(max_k, "max_k", 1), min_size)
+    if isinstance(select, str):
+        as_choice(select, "criterion", criteria.CRITERIA)
+    else:
+        select = as_count(select, "select (the number of clusters)", 1, max(candidates))
+    options = {
+        "restarts": as_count(restarts, "restarts", 1),
+        "max_iter": as_count(max_iter, "max_iter", 1),
+        "tol": tol,
+    }
+    problems = len(sizes) * len(candidates)
+    engine = pick_engine(engine, rows.device, k=max(candidates), spherical=spherical, problems=problems)
+    start = _start(init, (len(sizes), sum(candidates), rows.shape[1]), candidates, rows.device)
+
+    table = _Table(classes, len(sizes), candidates, rows.shape[1])
+    uniform = draws(seed, len(sizes), max(candidates), restarts)
+    most_iterations, backend = 0, rows.device.type
+    for group in class_groups(sizes, restarts * sum(candidates), rows.shape[1]):
+        where = rows_of_classes(classes, sizes, group)
+        batch = gather_batch(rows, where, spherical=spherical)
+        admissible = _admissible(batch, candidates, min_size, seed)
+        tried = admissible.any(0)
+        part = _Group(group, where, tuple(np.array(candidates)[tried.cpu().numpy()].tolist()))
+        table.write_means(part, batch)
+        if not part.ks:
+            continue
+        admissible = admissible[:, tried]
+        part_start = None if start is None else start[torch.from_numpy(group).to(start.device)][:, table.columns(part)]
+        if engine == "torch":
+            drawn = torch.from_numpy(uniform[group][:, : max(part.ks)]).to(rows.device)
+            found, iterations = partition(
+                batch, part.ks, admissible, drawn, init=part_start, max_iter=max_iter, tol=tol
+            )
+        else:
+            found, iterations, backend = _loop(
+                rows, part, admissible, part_start, engine=engine, seed=seed, spherical=spherical, **options
+            )
+        most_iterations = max(most_iterations, iterations)
+        # inadmissible pairs have no clusters
+        found = torch.where(admissible[..., None], found, -1)
+        table.write(part, found, measure(batch, found, part.ks), admissible)
+        flat = make_batch(batch.x, batch.sizes) if spherical else batch
+        table.write_scores(part, admissible, [("silhouette", measure(flat, found, part.ks).silhouette)])
+        if select == "silhouette":
+            references = criteria.reference_silhouettes(flat, part.ks, admissible, seed)
+            table.write_scores(part, admissible, zip(REFERENCE_SCORES, references, strict=True))
+        elif select == "stability":
+            ari = criteria.bootstrap_ari(batch, found, part.ks, admissible, seed)
+            table.write_scores(part, admissible, [("stability", ari)])
+    return table.result(sizes, select, seed=seed, engine=engine, backend=backend, iterations=most_iterations)
+
+
+def _candidates(ks: Iterable[int] | None, largest: int, max_k: int, min_size: int) -> tuple[int, ...]:
+    if ks is None:
+        return tuple(range(1, max(1, min(max_k, largest // min_size)) + 1))
+    listed = [as_count(k, "each of ks", 1, largest) for k in ks]
+    if not listed:
+        raise UserError("ks is empty: give at least one number of clusters.")
+    return tuple(sorted(set(listed)))
+
+
+def _start(init: Any, shape: tuple[int, int, int], candidates: tuple[int, ...], device: torch.device) -> Tensor | None:
+    if init is None:
+        return None
+    if isinstance(init, ClasswiseClustering):
+        if init.ks != candidates:
+            raise UserError(f"The warm start was clustered under ks {init.ks}, not {candidates}: use the same ks.")
+        init = init.centroids
+    start = torch.as_tensor(init, dtype=torch.float32, device=device)
+    if start.shape != shape:
+        raise UserError(f"init must have shape (classes, sum(ks), D) = {shape}, not {tuple(start.shape)}.")
+    return start
+
+
+def _admissible(batch: Batch, ks: tuple[int, ...], min_size: int, seed: int) -> Tensor:
+    """(C, M) bool: enough rows, and enough distinct ones."""
+    direction = np.random.default_rng([seed, 3]).standard_normal(batch.x.shape[2])
+    shadow = batch.x.double() @ torch.from_numpy(direction).to(batch.x.device)
+    shadow = torch.where(batch.mask, shadow, torch.inf).sort(1).values
+    radius = (batch.square.sum(1, dtype=torch.float64) / batch.sizes).sqrt()
+    gaps = shadow.diff(dim=1)
+    distinct = 1 + ((gaps > DISTINCT * radius[:, None]) & torch.isfinite(gaps)).sum(1)
+    wanted = torch.tensor(ks, device=batch.x.device)
+    large_enough = (batch.sizes[:, None] >= wanted * min_size) | (wanted == 1)
+    return (distinct[:, None] >= wanted) & large_enough
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Classes (C_g,) that share a batch, their row indices (C_g, n) with -1 as padding, and the ks worth trying."""
+
+    classes: np.ndarray
+    rows: np.ndarray
+    ks: tuple[int, ...]
+
+
+def _loop(
+    x: Tensor, group: _Group, admissible: Tensor, start: Tensor | None, **options: Any
+) -> tuple[Tensor, int, str]:
+    """One `kmeans` after the other; labels (C_g, M, n) int32, most iterations, backend."""
+    labels = np.full((len(group.classes), len(group.ks), group.rows.shape[1]), -1, np.int32)
+    iterations, backend = 0, x.device.type
+    for c, position in zip(*admissible.cpu().numpy().nonzero(), strict=True):
+        k = group.ks[position]
+        rows = group.rows[c][group.rows[c] >= 0]
+        init = None if start is None else start[c, column_blocks(group.ks, 1)[position][2]]
+        if init is not None and not torch.isfinite(init).all():
+            init = None
+        found = kmeans(x[torch.from_numpy(rows).to(x.device)], k, init=init, **options)
+        labels[c, position, : len(rows)] = found.labels
+        iterations, backend = max(iterations, found.iterations), found.backend
+    return torch.from_numpy(labels).to(x.device), iterations, backend
+
+
+class _Table:
+    """The result's arrays, filled group by group."""
+
+    def __init__(self, class_ids: np.ndarray, classes: int, ks: tuple[int, ...], dim: int):
+        self.ks = ks
+        self.class_ids = class_ids
+        self.labels = np.full((len(class_ids), len(ks)), -1, np.int64)
+        self.centroids = np.full((classes, sum(ks), dim), np.nan, np.float32)
+        self.sizes = np.zeros((classes, sum(ks)), np.int64)
+        self.inertia = np.full((classes, len(ks)), np.nan)
+        self.means = np.full((classes, dim), np.nan, np.float32)
+        self.scores: dict[str, np.ndarray] = {"silhouette": np.full((classes, len(ks)), np.nan)}
+        self.column_ks = np.repeat(ks, ks)
+
+    def columns(self, group: _Group) -> np.ndarray:
+        return np.flatnonzero(np.isin(self.column_ks, group.ks))
+
+    def write_means(self, group: _Group, batch: Batch) -> None:
+        means = torch.nn.functional.normalize(batch.x.sum(1)) if batch.spherical else batch.mean
+        self.means[group.classes] = means.cpu().numpy()
+
+    def write(self, group: _Group, labels: Tensor, measures: Measures, admissible: Tensor) -> None:
+        positions = np.isin(self.ks, group.ks)
+        columns = self.columns(group)
+        real = group.rows >= 0
+        # (C_g, M, n) to one line a row
+        lines = labels.cpu().numpy().transpose(0, 2, 1)[real]
+        self.labels[np.ix_(group.rows[real], positions.nonzero()[0])] = lines
+        good = admissible.cpu().numpy()
+        good_columns = np.repeat(good, group.ks, axis=1)
+        self.centroids[np.ix_(group.classes, columns)] = np.where(
+            good_columns[..., None], measures.centroids.cpu().numpy(), np.nan
+        )
+        self.sizes[np.ix_(group.classes, columns)] = measures.sizes.cpu().numpy()
+        at = np.ix_(group.classes, positions.nonzero()[0])
+        self.inertia[at] = np.where(good, measures.inertia.cpu().numpy(), np.nan)
+
+    def write_scores(self, group: _Group, admissible: Tensor, scores: Iterable[tuple[str, Tensor]]) -> None:
+        at = np.ix_(group.classes, np.isin(self.ks, group.ks).nonzero()[0])
+        good = admissible.cpu().numpy()
+        for name, values in scores:
+            table = self.scores.setdefault(name, np.full(self.inertia.shape, np.nan))
+            table[at] = np.where(good, values.cpu().numpy(), np.nan)
+
+    def result(self, sizes: np.ndarray, select: str | int, **provenance: Any) -> ClasswiseClustering:
+        dim = self.means.shape[1]
+        self.scores["bic"] = np.stack(
+            [criteria.bic(self.inertia[:, p], self.sizes[:, c], dim) for p, (_, _, c) in self._blocks()], 1
+        )
+        self.scores["bic"][np.isnan(self.inertia)] = np.nan
+        empty = np.full_like(self.inertia, np.nan)
+        if isinstance(select, str):
+            self.scores.setdefault(select, empty)
+        if select == "silhouette":
+            position = criteria.choose_by_silhouette(
+                self.ks, self.scores["silhouette"], *(self.scores.get(name, empty) for name in REFERENCE_SCORES)
+            )
+        elif select == "bic":
+            position = criteria.choose_by_bic(self.scores["bic"])
+        elif select == "stability":
+            position = criteria.choose_by_stability(self.ks, self.scores["stability"])
+        else:
+            within = np.where(np.isnan(self.inertia), -1, np.arange(len(self.ks)))
+            position = np.where(np.array(self.ks) <= select, within, -1).max(1)
+        chosen = np.where(position >= 0, np.array(self.ks)[position], 1)
+        return ClasswiseClustering(
+            ks=self.ks,
+            labels=self.labels,
+            centroids=self.centroids,
+            columns=self.column_ks,
+            sizes=self.sizes,
+            inertia=self.inertia,
+            means=self.means,
+            chosen=np.where(sizes > 0, chosen, 0),
+            scores=self.scores,
+            class_ids=self.class_ids,
+            **provenance,
+        )
+
+    def _blocks(self) -> Iterator[tuple[int, tuple[int, slice, slice]]]:
+        return enumerate(column_blocks(self.ks, 1))

@@ -1,0 +1,116 @@
+"""From a batch of classes to the best partition of each class under each K, and what is measured on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fgdemo.clustering.batch import Batch, rows_at
+from fgdemo.clustering.lloyd import column_blocks, lloyd, means, nearest
+from fgdemo.clustering.seeding import seed_centroids, seed_rows
+
+RESTARTS = 3
+MAX_ITER = 100
+TOL = 1e-6
+"""Defaults of every engine: seedings, Lloyd iterations, relative fall of the inertia that counts as none."""
+
+
+def partition(
+    batch: Batch,
+    ks: tuple[int, ...],
+    admissible: Tensor,
+    uniform: Tensor,
+    *,
+    init: Tensor | None = None,
+    max_iter: int = MAX_ITER,
+    tol: float = TOL,
+) -> tuple[Tensor, int]:
+    """Best of the restarts of every class under every K.
+
+    Args:
+        batch: C classes.
+        ks: candidates.
+        admissible: (C, len(ks)) bool.
+        uniform: (C, max(ks), restarts, trials) random numbers for the seeding.
+        init: (C, sum(ks), D) starting centroids in the rows' original coordinates; a (class, K) with a NaN starts
+            from a seeding. With it there is one start only.
+
+    Returns:
+        labels (C, len(ks), n) int32, -1 in padded rows and inadmissible pairs, and the most iterations of a kept
+        start.
+    """
+    restarts = 1 if init is not None else uniform.shape[2]
+    starts = seed_centroids(batch, seed_rows(batch, uniform[:, :, :restarts]), ks)
+    if init is not None:
+        starts = _override(starts, init, batch, ks)
+    found = lloyd(batch, starts, ks, restarts, admissible, max_iter=max_iter, tol=tol)
+    shape = (len(batch.x), len(ks), restarts)
+    best = found.inertia.view(shape).argmin(2, keepdim=True)
+    labels = found.labels.view(*shape, -1)
+    labels = labels.gather(2, best[..., None].expand(-1, -1, 1, labels.shape[3]))[:, :, 0]
+    return labels, int(found.iterations.view(shape).gather(2, best).max())
+
+
+def _override(starts: Tensor, init: Tensor, batch: Batch, ks: tuple[int, ...]) -> Tensor:
+    if batch.spherical:
+        init = torch.nn.functional.normalize(init, dim=2)
+    init = (init - batch.mean[:, None]).to(starts.dtype)
+    starts = starts.clone()
+    for _, _, columns in column_blocks(ks, 1):
+        known = torch.isfinite(init[:, columns]).all(2).all(1)
+        starts[known, columns] = init[known, columns]
+    return starts
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Of a batch's labels: centroids (C, sum(ks), D) in the rows' original coordinates, sizes (C, sum(ks)) int64,
+    inertia and simplified silhouette (C, len(ks)) float64."""
+
+    centroids: Tensor
+    sizes: Tensor
+    inertia: Tensor
+    silhouette: Tensor
+
+
+def measure(batch: Batch, labels: Tensor, ks: tuple[int, ...]) -> Measures:
+    """Centroids as means of the labelled rows, inertia by direct differences, simplified silhouette."""
+    centroids, sizes = means(batch, labels, ks, 1)
+    squared = centroids.square().sum(2)
+    inertia = torch.zeros(labels.shape[:2], dtype=torch.float64, device=labels.device)
+    silhouette = torch.zeros_like(inertia)
+    for rows in batch.row_blocks(max(centroids.shape[1:])):
+        x = batch.x[:, rows]
+        distances = torch.bmm(centroids, x.transpose(1, 2)).mul_(-2)
+        distances.add_(squared[..., None]).add_(batch.square[:, None, rows]).clamp_(min=0)
+        for position, (k, _, columns) in enumerate(column_blocks(ks, 1)):
+            own = labels[:, position, rows].long()
+            real = own >= 0
+            own = own.clamp(min=0)
+            gap = torch.linalg.vector_norm(x - rows_at(centroids[:, columns], own), dim=2)
+            gap = torch.where(real, gap, 0)
+            inertia[:, position] += gap.double().square().sum(1)
+            if k > 1:
+                others = distances[:, columns].scatter(1, own[:, None], torch.inf).amin(1)
+                alone = sizes[:, columns].gather(1, own) < 2
+                silhouette[:, position] += _widths(gap, others.sqrt(), real & ~alone).sum(1, dtype=torch.float64)
+    silhouette /= batch.sizes[:, None].clamp(min=1)
+    return Measures(centroids + batch.mean[:, None], sizes, inertia, silhouette)
+
+
+def _widths(a: Tensor, b: Tensor, counted: Tensor) -> Tensor:
+    """Silhouette width of each row from its distances to its own and the nearest other centroid."""
+    return torch.where(counted, (b - a) / torch.maximum(a, b).clamp(min=1e-30), 0)
+
+
+def assign(batch: Batch, centroids: Tensor, ks: tuple[int, ...]) -> Tensor:
+    """(C, len(ks), n) int32 nearest centroid for (C, sum(ks), D) centroids in original coordinates; -1 padding."""
+    centred = (centroids - batch.mean[:, None]).float()
+    squared = centred.square().sum(2)
+    parts = [
+        nearest(torch.bmm(centred, batch.x[:, rows].transpose(1, 2)), squared, ks, 1)[0]
+        for rows in batch.row_blocks(centred.shape[1])
+    ]
+    return torch.where(batch.mask[:, None], torch.cat(parts, 2), -1)

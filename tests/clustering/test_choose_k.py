@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import make_blobs
+
+from fgdemo.clustering import choose_k, classwise_kmeans, kmeans
+from fgdemo.clustering.choose_k import bic, simplified_silhouette, stability
+from fgdemo.clustering.criteria import choose_by_bic, choose_by_silhouette, choose_by_stability
+from fgdemo.errors import UserError
+
+CRITERIA = ("silhouette", "bic", "stability")
+
+
+def test_simplified_silhouette_by_hand():
+    x = np.array([[0.0, 0], [0, 2], [10, 0], [10, 2]])
+    # a = 1 and b = sqrt(101) for every row
+    assert simplified_silhouette(x, [0, 0, 1, 1]) == pytest.approx(1 - 1 / np.sqrt(101), rel=1e-5)
+    # a row alone counts 0; centroids (0, 0), (20/3, 4/3)
+    gaps = [(np.hypot(0 - 20 / 3, 2 - 4 / 3), np.hypot(0, 2)), (np.hypot(10 / 3, 4 / 3), 10)]
+    gaps.append((np.hypot(10 / 3, 2 / 3), np.hypot(10, 2)))
+    expected = sum((b - a) / max(a, b) for a, b in gaps) / 4
+    assert simplified_silhouette(x, [0, 1, 1, 1]) == pytest.approx(expected, rel=1e-5)
+    assert simplified_silhouette(x, [0, 0, 0, 0]) == 0
+
+
+def test_bic_is_the_likelihood_of_its_mixture():
+    x = np.random.default_rng(0).standard_normal((50, 3)) * 2
+    labels = np.arange(50) % 2
+    centers = np.stack([x[labels == j].mean(0) for j in range(2)])
+    gaps = ((x - centers[labels]) ** 2).sum(1)
+    variance = gaps.sum() / (3 * 48)
+    share = np.log(25 / 50)
+    likelihood = (share - 1.5 * np.log(2 * np.pi * variance) - gaps / (2 * variance)).sum()
+    expected = 2 * likelihood - (1 + 6 + 1) * np.log(50)
+    assert bic(gaps.sum(), np.array([25, 25]), 3) == pytest.approx(expected)
+    assert bic(0.0, np.array([1, 1]), 3) == -np.inf
+
+
+def test_stability_of_certain_and_uncertain_cuts(blobs):
+    x, _ = blobs(120, 16, 3, 12)
+    assert stability(x, 1) == 1
+    assert stability(x, 3) > 0.98
+    assert stability(blobs(120, 64, 1, 0)[0], 3) < 0.5
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_number_of_separated_blobs_is_found(blobs, criterion, k):
+    classes = [blobs(150, 32, k, 11, 10 * k + seed)[0] for seed in range(6)]
+    found = classwise_kmeans(np.concatenate(classes), np.repeat(np.arange(6), 150), select=criterion, max_k=8)
+    assert (found.chosen == k).sum() >= 5, found.chosen
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_one_gaussian_in_64_dimensions_is_one_cluster(criterion):
+    random = np.random.default_rng(3)
+    x = random.standard_normal((10 * 150, 64))
+    found = classwise_kmeans(x, np.repeat(np.arange(10), 150), select=criterion)
+    assert found.ks[-1] == 12
+    assert (found.chosen == 1).sum() >= 9, found.chosen
+
+
+def test_one_elongated_gaussian_is_one_cluster_by_silhouette():
+    random = np.random.default_rng(4)
+    x = random.standard_normal((8 * 200, 32)) * np.exp(random.standard_normal(32) * 0.7)
+    found = classwise_kmeans(x, np.repeat(np.arange(8), 200), max_k=6)
+    assert (found.chosen == 1).sum() >= 7, found.chosen
+
+
+def test_spherical_choice(blobs):
+    directions = np.eye(16)[:3]
+    random = np.random.default_rng(0)
+    x = directions[np.arange(120) % 3] * random.uniform(1, 50, (120, 1))
+    x = x * (1 + 0.01 * random.standard_normal(x.shape)) + random.standard_normal(x.shape) * 0.05
+    assert choose_k(x, spherical=True, max_k=6)[0] == 3
+
+
+def test_large_classes_use_a_bounded_reference():
+    x, _ = make_blobs(1500, 8, centers=3, cluster_std=1.0, random_state=0)
+    assert choose_k(x, max_k=5)[0] == 3
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_scores_are_those_of_the_partition(blobs, criterion):
+    x, _ = blobs(80, 8, 2, 8)
+    k, scores = choose_k(x, (1, 2, 3), criterion=criterion)
+    assert k == 2
+    assert set(scores) == {1, 2, 3}
+    if criterion == "silhouette":
+        assert scores[1] == 0
+        assert scores[2] == pytest.approx(simplified_silhouette(x, kmeans(x, 2, engine="torch").labels), abs=1e-5)
+    if criterion == "stability":
+        assert scores[1] == 1
+
+
+def test_all_scores_of_equal_rows_and_single_rows():
+    for criterion in CRITERIA:
+        assert choose_k(np.ones((9, 4)), criterion=criterion)[0] == 1
+        assert choose_k(np.ones((1, 4)), criterion=criterion)[0] == 1
+
+
+def test_rules():
+    nan = np.nan
+    ks = (1, 2, 3)
+    # excess of K = 2 and 3: rising, falling, negative, unknown, falling
+    scores = np.array([[0, 0.5, 0.7], [0, 0.5, 0.505], [0, 0.3, nan], [nan, nan, nan], [0, 0.9, 0.7]])
+    reference = np.array([[0, 0.4, 0.5]] * 5)
+    small = np.full((5, 3), 0.01)
+    assert choose_by_silhouette(ks, scores, reference, small).tolist() == [2, 1, 0, -1, 1]
+    assert choose_by_silhouette(ks, scores, reference, small * 10).tolist() == [0, 0, 0, -1, 1]
+    assert choose_by_silhouette((2, 3), scores[:4, 1:], reference[:4, 1:], small[:4, 1:]).tolist() == [1, 0, 0, -1]
+    # the first of two summits, and the first convincing one
+    hilly = np.array([[0, 0.2, 0.1, 0.3], [0, 0.02, 0.01, 0.3]])
+    assert choose_by_silhouette((1, 2, 3, 4), hilly, hilly * 0, np.full((2, 4), 0.01)).tolist() == [1, 3]
+    assert choose_by_bic(np.array([[-3, -1, -2], [nan, nan, nan], [-5, nan, nan]])).tolist() == [1, -1, 0]
+    stable = np.array([[1, 0.99, 0.98], [1, 0.99, 0.9], [1, 0.7, 0.6], [1, nan, nan], [nan, nan, nan]])
+    assert choose_by_stability(ks, stable).tolist() == [2, 1, 0, 0, -1]
+    assert choose_by_stability((2, 3), stable[2:3, 1:]).tolist() == [0]
+
+
+def test_unknown_criterion_is_refused(blobs):
+    with pytest.raises(UserError, match="silhouette, bic, stability"):
+        choose_k(blobs(20, 3, 1, 0)[0], criterion="elbow")

@@ -1,0 +1,88 @@
+"""Checkpoints of timm's smallest models with random weights, their gallery made of drawn pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fgdemo.checkpoint import write_checkpoint
+from fgdemo.data.images import encode_thumbnail
+from fgdemo.data.transforms import Preprocessing, eval_transform
+from fgdemo.gallery import Gallery
+from fgdemo.models.build import build_network
+from fgdemo.models.network import Network
+
+CLASSES = ("apple", "moss", "sky")
+SUBCLASS_IDS = (3, 8, 5)
+
+
+def picture(row: int, size: tuple[int, int] = (72, 48)) -> Image.Image:
+    """A picture of noise around one colour, by row: classes 0, 1, 2 in turn."""
+    rng = np.random.default_rng(row)
+    pixels = rng.integers(0, 90, (size[1], size[0], 3))
+    pixels[..., row % 3] += 150
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def make_network(architecture: str) -> Network:
+    torch.manual_seed(0)
+    return build_network("timm", architecture=architecture, num_classes=3, img_size=64).eval()
+
+
+def write_tiny(directory: Path, architecture: str = "test_vit", dtype: str = "float32", **ours: Any) -> Path:
+    """Rows 0..8 are training pictures, 9..11 validation; class 0 has subclasses 3 and 8, class 1 has 5."""
+    network = make_network(architecture)
+    preprocessing = Preprocessing.from_data_config(network.encoder.data_config)
+    transform = eval_transform(preprocessing)
+    pictures = [picture(row) for row in range(12)]
+    with torch.inference_mode():
+        embedding = network(torch.stack([transform(p) for p in pictures])).embedding
+    members = {c: [{"id": i, "name": f"kind {i}", "size": 3} for i in ids] for c, ids in ((0, (3, 8)), (1, (5,)))}
+    subclasses = {
+        "schema": 1,
+        "next_id": 9,
+        "engine": "test",
+        "seed": 0,
+        "classes": [
+            {"class_id": c, "k": len(m), "chosen_by": "test", "scores": {}, "subclasses": m} for c, m in members.items()
+        ],
+    }
+    gallery = Gallery.build(
+        embedding,
+        class_id=np.arange(12) % 3,
+        split=np.repeat([0, 1], [9, 3]),
+        keys=[f"drawn/{row:02d}.png" for row in range(12)],
+        thumbnails=[encode_thumbnail(p) for p in pictures],
+        subclass_id=np.array([3, 5, -1, 8, 5, -1, 3, 5, -1, -1, -1, -1]),
+        subclasses=subclasses,
+    )
+    config = {
+        **network.config(),
+        "label_names": list(CLASSES),
+        "fgdemo": {
+            "network": "timm",
+            "network_args": {},
+            "method": "classify",
+            "options": {},
+            "labels": "classes",
+            "superclass_names": ["food", "plant", "air"],
+            "preprocessing": preprocessing.to_dict(),
+            "embedding": {"space": "pooled", "dim": embedding.shape[1], "metric": "cosine"},
+            "novelty": {"threshold": 0.5, "quantile": 0.95, "measured": {}},
+            "training": {"dataset": "drawn", "command": "none"},
+            "metrics": [{"split": "val", "name": "top1", "value": 0.5, "n": 3}],
+            **ours,
+        },
+    }
+    return write_checkpoint(
+        directory,
+        config=config,
+        weights=network.weights(),
+        gallery=gallery.to_tensors(),
+        subclasses=subclasses,
+        dtype=dtype,
+    )

@@ -1,0 +1,37 @@
+"""The small training command, run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from support.commands import SMALL
+
+from train.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator() -> Iterator[None]:
+    """Accelerate keeps its choices for the life of a process; each test makes its own."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., Path]:
+    """Train the small network in this process with further options; returns the run's folder."""
+
+    def run(*options: str, name: str = "run", export: bool = False, code: int = 0) -> Path:
+        AcceleratorState._reset_state(True)
+        folder = tmp_path / name
+        argv = ["classify", *SMALL, "--output", str(folder), "--export", str(export).lower(), *options]
+        assert main(argv) == code
+        return folder
+
+    return run

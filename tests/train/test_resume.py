@@ -1,0 +1,119 @@
+"""A run that was killed and resumed ends like one that never was: to the last bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.commands import SMALL, finish, start
+
+from train.state import list_states, load_state
+from train.tracking import read_rows
+
+# Dropout, mixing and augmentation all draw; states fall inside epochs; two steps an update.
+DRAWS = [
+    *("--epochs", "3", "--batch-size", "64", "--accumulate", "2", "--checkpoint-every", "2", "--log-every", "3"),
+    *("--encoder-args", '{"drop_rate": 0.3}', "--mixup", "0.2", "--re-prob", "0.3", "--ema", "0.9"),
+    *("--clip-grad", "1", "--warmup-epochs", "0.5", "--export", "false"),
+]
+
+
+def rows_without_clock(folder: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(folder / "metrics.jsonl")]
+
+
+def assert_equal_runs(first: Path, second: Path) -> None:
+    a, b = (load_state(list_states(folder / "state")[-1]) for folder in (first, second))
+    assert a.step == b.step
+    assert a.info["position"] == b.info["position"]
+    for stem, tensors in a.tensors.items():
+        assert tensors.keys() == b.tensors[stem].keys()
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, b.tensors[stem][name]), (stem, name)
+    assert rows_without_clock(first) == rows_without_clock(second)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_sigkill_at_any_moment(tmp_path: Path, train: Callable[..., Path], workers: str) -> None:
+    whole = train(*DRAWS, name="whole")
+    random_states = (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state())
+    broken = tmp_path / "broken"
+    argv = ["classify", *SMALL, *DRAWS, "--workers", workers, "--output", str(broken)]
+    moments = random.Random(workers)
+    for kill in range(3):
+        process = start(*argv, *(["--resume"] if (broken / "state").exists() else []))
+        before = len(read_rows(broken / "metrics.jsonl"))
+        deadline = time.monotonic() + 120
+        while len(read_rows(broken / "metrics.jsonl")) <= before and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.4))
+        os.killpg(process.pid, signal.SIGKILL)
+        finish(process)
+        if kill == 0:
+            assert list_states(broken / "state")
+    resumed = train(*DRAWS, "--workers", workers, "--resume", name="broken")
+    assert_equal_runs(whole, resumed)
+    assert random.getstate() == random_states[0]
+    assert np.random.get_state()[1].tobytes() == random_states[1]
+    assert torch.equal(torch.get_rng_state(), random_states[2])
+
+
+def test_sigterm_saves_and_says_so(tmp_path: Path, train: Callable[..., Path]) -> None:
+    folder = tmp_path / "run"
+    process = start("classify", *SMALL, *DRAWS, "--epochs", "200", "--checkpoint-every", "0", "--output", str(folder))
+    while not read_rows(folder / "metrics.jsonl") and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == 128 + signal.SIGTERM
+    assert "--resume" in err
+    assert "Traceback" not in err
+    step = load_state(list_states(folder / "state")[-1]).step
+    assert step >= read_rows(folder / "metrics.jsonl")[-1]["step"]
+
+
+def test_a_damaged_state_is_refused_and_the_one_before_used_when_told(
+    train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(name="run")
+    whole = train(name="whole")
+    older, newest = list_states(folder / "state")
+    file = newest / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    train("--resume", name="run", code=2)
+    said = capsys.readouterr().err
+    assert "model.safetensors" in said
+    assert "--resume" in said
+    train("--resume", str(older), name="run")
+    assert_equal_runs(whole, folder)
+
+
+def test_other_options_are_refused(train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    train("--epochs", "1")
+    train("--epochs", "1", "--resume", "--lr", "0.5", code=2)
+    said = capsys.readouterr().err
+    assert "lr" in said
+    assert "0.5" in said
+
+
+def test_a_folder_with_a_run_is_not_overwritten(train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train("--epochs", "1")
+    before = (folder / "metrics.jsonl").read_text()
+    train("--epochs", "1", code=2)
+    assert "--overwrite" in capsys.readouterr().err
+    assert (folder / "metrics.jsonl").read_text() == before
+    train("--epochs", "1", "--seed", "1", "--overwrite")
+    assert (folder / "metrics.jsonl").read_text() != before
+
+
+def test_resume_without_a_state(train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    train("--resume", code=2)
+    assert "no saved state" in capsys.readouterr().err

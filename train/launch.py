@@ -1,0 +1,66 @@
+"""Being started and stopped: processes, threads, signals, launchers that die first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import torch
+from accelerate import Accelerator
+
+from train.options import RunOptions
+
+# Any of these in the environment means that a launcher started this process and will wait for it.
+_LAUNCHER_MARKS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
+
+
+class StopSignal:
+    """Turns SIGTERM and Ctrl-C into a request that the loop answers between two steps.
+
+    A second Ctrl-C ends the process at once. Also watches the launcher: if it dies, nobody would ever stop this
+    process, so it behaves as if it had got SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        if any(mark in os.environ for mark in _LAUNCHER_MARKS):
+            threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
+
+    @property
+    def requested(self) -> bool:
+        return self.number is not None
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's convention: 128 plus the number of the signal."""
+        return 128 + (self.number or 0)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if self.number == signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+
+
+def leave_signals_to_parent(_worker: int) -> None:
+    """For loader workers. A terminal or a launcher signals the whole group, but whether to go on, and until when a
+    batch is still needed, is for the trainer to say; workers end when it does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def make_accelerator(options: RunOptions, **kwargs: object) -> Accelerator:
+    """The Accelerator of this process: the processor when asked for or when there is nothing else."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    cpu = options.device == "cpu" or not torch.accelerator.is_available()
+    return Accelerator(cpu=cpu, mixed_precision=options.precision, **kwargs)
+
+
+def _follow_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,8 @@
+"""The methods by the name that the command line knows them by."""
+
+from train.methods.base import DataInfo, Method
+from train.methods.classify import Classify
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Classify,)}
+
+__all__ = ["METHODS", "Classify", "DataInfo", "Method"]

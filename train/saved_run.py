@@ -1,0 +1,98 @@
+"""A run's folder, read back: the options, data set and network that it was trained with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgdemo.data import Catalogue, Preprocessing
+from fgdemo.errors import UserError
+from fgdemo.models import Network, build_from_config
+from train.cli import build_parser, split_namespace
+from train.data import open_catalogue
+from train.methods import METHODS
+from train.options import GROUPS, DataOptions, OptimOptions, RunOptions
+from train.state import list_states, load_state
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What `train` wrote into `folder`.
+
+    Attributes:
+        method: name of the method.
+        command: the training command, without the folders of the machine it ran on.
+        network_config: what config.json says of the network, as it was built for training.
+        preprocessing: how pictures were put into it.
+        values: all options, as plain values.
+    """
+
+    folder: Path
+    method: str
+    command: str
+    network_config: dict[str, Any]
+    preprocessing: Preprocessing
+    values: dict[str, Any]
+    data: DataOptions
+    optim: OptimOptions
+    run: RunOptions
+    catalogue: Catalogue
+
+    @classmethod
+    def open(cls, folder: Path, data_root: str | None = None) -> SavedRun:
+        """Read a run's folder; `data_root` says where the data set lies if it has moved.
+
+        Raises:
+            UserError: not a run's folder, or the data set is not there.
+        """
+        try:
+            about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            text = (folder / "options.yaml").read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"{folder} is not the folder of a run ({Path(error.filename).name} is missing): give the --output "
+                "of a training command."
+            ) from error
+        method = METHODS[about["method"]]
+        groups = (*GROUPS, method.Options)
+        values = build_parser("options", "", groups).parse_string(text)
+        data, _, _, optim, run, _ = split_namespace(values, groups)
+        data.data_root = data_root or data.data_root
+        return cls(
+            folder=folder,
+            method=method.name,
+            command=about["command"],
+            network_config=about["network"],
+            preprocessing=Preprocessing.from_dict(about["preprocessing"]),
+            values={key: value for key, value in values.as_dict().items() if key != "config"},
+            data=data,
+            optim=optim,
+            run=run,
+            catalogue=open_catalogue(data, run.seed),
+        )
+
+    @property
+    def level(self) -> str:
+        """The level of the hierarchy that training saw."""
+        return self.data.labels or self.catalogue.default_labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.catalogue.class_names(self.level)
+
+    def load_network(self, which: str) -> tuple[int, Network]:
+        """The optimiser step and the network of the `best` or `last` epoch; averaged weights if the run kept them.
+
+        Raises:
+            UserError: no epoch has ended yet, or the state is damaged.
+        """
+        states = list_states(self.folder / "best") if which == "best" else []
+        states = states or list_states(self.folder / "state")
+        if not states:
+            raise UserError(f"{self.folder} holds no saved state: let the run reach the end of its first epoch.")
+        state = load_state(states[-1])
+        network = build_from_config(self.network_config)
+        network.load_state_dict(state.tensors.get("ema", state.tensors["model"]))
+        return state.step, network.eval()
