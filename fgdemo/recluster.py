@@ -10,7 +10,6 @@ import numpy as np
 
 from fgdemo.checkpoint import SCHEMA_VERSION
 from fgdemo.clustering import METHODS, classwise_kmeans, cluster, match_ids, pca
-from fgdemo.clustering.classwise import MIN_SIZE
 from fgdemo.clustering.quality import SILHOUETTE_ROWS, ami, ari, inertia_ratio, silhouette
 from fgdemo.errors import UserError
 from fgdemo.gallery import TRAIN, Gallery
@@ -107,7 +106,7 @@ def recluster(
     if k is not None:
         _check_k(k, labels)
     x = np.asarray(gallery.embeddings[rows], dtype=np.float32)
-    space = pca(x, pca_dim, seed) if pca_dim else x
+    space = x if pca_dim is None else pca(x, pca_dim, seed)
     if method in KMEANS_METHODS:
         partition = _by_kmeans(space, labels, method, k, criterion, max_k, seed, engine)
     else:
@@ -139,17 +138,15 @@ def _by_kmeans(
 ) -> _Partition:
     """All classes in one call; ids inside it are compacted, since it counts classes from 0."""
     ids, compact = np.unique(labels, return_inverse=True)
-    found = classwise_kmeans(
-        x,
-        compact,
-        ks=[k] if k is not None else range(1, max_k + 1),
-        select=k if k is not None else criterion,
-        # a person may ask for as many subclasses as there are pictures; the automatic choice keeps its own minimum
-        min_size=1 if k is not None else MIN_SIZE,
-        spherical=method == "spherical",
-        seed=seed,
-        engine=engine,
-    )
+    common = {"spherical": method == "spherical", "seed": seed, "engine": engine}
+    if k is None:
+        found = classwise_kmeans(x, compact, range(1, max_k + 1), select=criterion, **common)
+    else:
+        # A person may ask for as many subclasses as there are pictures; the automatic choice keeps its own minimum.
+        found = classwise_kmeans(x, compact, [k], select=k, min_size=1, **common)
+        if (found.chosen < k).any():
+            # Equal pictures: a class has fewer distinct ones than k, and gets as many subclasses as it can.
+            found = classwise_kmeans(x, compact, range(1, k + 1), select=k, min_size=1, **common)
     table = found.scores.get(criterion) if k is None else None
     scores: dict[int, dict[str, float]] = {}
     if table is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -138,7 +139,7 @@ def build_config(
         "superclass_names": list(catalogue.superclass_names(run.level)),
         "preprocessing": run.preprocessing.to_dict(),
         "embedding": {"space": "pooled", "dim": network.encoder.dim, "metric": "cosine"},
-        "novelty": _novelty(gallery, val),
+        "novelty": _novelty(run.folder, gallery, val),
         "training": {
             "dataset": catalogue.name,
             "labels": run.level,
@@ -165,8 +166,12 @@ def build_config(
     }
 
 
-def _novelty(gallery: Gallery, val: Outputs | None) -> dict[str, Any] | None:
-    """The distance to the nearest gallery picture that only FALSE_ALARMS of the validation pictures exceed."""
+def _novelty(folder: Path, gallery: Gallery, val: Outputs | None) -> dict[str, Any] | None:
+    """The distance to the nearest gallery picture that only FALSE_ALARMS of the validation pictures exceed.
+
+    Rates that `evaluate` measured are taken in if they were measured with this threshold: another choice of gallery
+    pictures moves it.
+    """
     if val is None:
         return None
     _, distances = gallery.neighbours(val.embeddings.numpy(), 1)
@@ -176,21 +181,40 @@ def _novelty(gallery: Gallery, val: Outputs | None) -> dict[str, Any] | None:
         "threshold": threshold,
         "quantile": 1 - FALSE_ALARMS,
         "n": len(distances),
+        "measured": _measured_rates(folder, threshold),
     }
+
+
+def _measured_rates(folder: Path, threshold: float) -> list[dict[str, Any]]:
+    rates = []
+    for result in _evaluations(folder).values():
+        novelty = result.get("novelty")
+        if novelty is None or not math.isclose(novelty["threshold"], threshold, rel_tol=1e-3):
+            continue
+        rates.append(
+            {"data": f"{result['dataset']} {result['split']}", "flagged": novelty["flagged"], "n": novelty["n"]}
+        )
+        if "foreign" in novelty:
+            name = f"{novelty['foreign']} test"
+            rates.append({"data": name, "flagged": novelty["foreign_flagged"], "n": novelty["foreign_n"]})
+    return rates
+
+
+def _evaluations(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `evaluate` wrote into the run's folder, by split."""
+    files = sorted((folder / "evaluation").glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
 
 def _metrics(folder: Path, val: Outputs | None) -> list[dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     if val is not None:
         results["val"] = {"metrics": classification_metrics(val.logits, val.labels)}
-    for path in sorted((folder / "evaluation").glob("*.json")):
-        results[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+    results.update(_evaluations(folder))
     rows = []
     for split, result in results.items():
         figures = result["metrics"]
         named = {name: figures[name] for name in ("top1", "top5", "macro", "nll", "ece")}
-        if "novelty" in result:
-            named["flagged_as_novel"] = result["novelty"]["flagged"]
         rows += [{"split": split, "name": name, "value": value, "n": figures["n"]} for name, value in named.items()]
     return rows
 

@@ -76,10 +76,11 @@ def train_command(name: str, argv: list[str]) -> None:
             engine.resume(run.resume)
         elif accelerator.is_main_process:
             write_text(folder / "options.yaml", dump_yaml(parser, values))
+            ours = {"network": network.network_name, "network_args": network.network_args()}
             about = {
                 "method": name,
                 "command": shlex.join(["python", "-m", "train", name, *_publishable(argv)]),
-                "network": {**network.config(), "fgdemo": {"network": network.network_name, "network_args": {}}},
+                "network": {**network.config(), "fgdemo": ours},
                 "preprocessing": preprocessing.to_dict(),
             }
             write_text(folder / "run.json", json.dumps(about, indent=1) + "\n")

@@ -167,6 +167,10 @@ def _limits(config: dict[str, Any]) -> str:
             f"{ours['novelty']['threshold']:.4g} to the nearest training picture, the "
             f"{ours['novelty']['quantile']:.0%} quantile on validation pictures: about "
             f"{1 - ours['novelty']['quantile']:.0%} of ordinary pictures are flagged as well."
+            + "".join(
+                f" Measured: {rate['flagged']:.1%} of {rate['n']} pictures of {_text(rate['data'])}."
+                for rate in ours["novelty"].get("measured", [])
+            )
         )
     if not any(metric["split"] == "test" for metric in ours["metrics"]):
         lines.append("- No figure here was measured on a test split.")

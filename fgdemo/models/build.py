@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fgdemo.errors import UserError
+from fgdemo.models.conv_vit import OWN_ARCHITECTURES
 from fgdemo.models.network import NETWORKS, Network
 from fgdemo.models.timm_network import TimmNetwork  # noqa: F401  (registers "timm")
 
@@ -16,6 +17,16 @@ def build_network(name: str, **arguments: Any) -> Network:
         UserError: unknown name, or anything the network refuses.
     """
     return _network_class(name)(**arguments)
+
+
+def build_classifier(architecture: str, **arguments: Any) -> Network:
+    """A plain encoder with its own linear classifier, as the network its checkpoints will name.
+
+    Raises:
+        UserError: unknown architecture, or anything the network refuses.
+    """
+    name = "conv_vit" if architecture in OWN_ARCHITECTURES else "timm"
+    return build_network(name, architecture=architecture, **arguments)
 
 
 def build_from_config(config: dict[str, Any]) -> Network:

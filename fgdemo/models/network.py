@@ -43,6 +43,10 @@ class Network(nn.Module, ABC):
     def config(self) -> dict[str, Any]:
         """Root keys of config.json from which `from_config` rebuilds this network (no `label_names`)."""
 
+    def network_args(self) -> dict[str, Any]:
+        """What `from_config` finds under `fgdemo.network_args`, beside the root keys."""
+        return {}
+
     @abstractmethod
     def new_modules(self) -> tuple[str, ...]:
         """Prefixes of parameters made anew on top of trained weights; empty where nothing was trained."""

@@ -82,6 +82,12 @@ def test_rows_of_a_split_are_shuffled_and_other_seeds_shuffle_otherwise():
     assert (np.diff(one.class_id[:200]) != 0).mean() > 0.5
 
 
+def test_the_seed_of_a_run_changes_nothing(root, catalogue):
+    other = load_catalogue("scenes", root, seed=7)
+    assert np.array_equal(other.fine, catalogue.fine)
+    assert other.reader(5).tobytes() == catalogue.reader(5).tobytes()
+
+
 # ---- the pictures
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from fgdemo.data import Sample
-from fgdemo.models import Network, build_network
+from fgdemo.models import Network, build_classifier
 from train.options import EncoderOptions
 
 
@@ -62,9 +62,8 @@ class Method(ABC):
 
 def build_plain_network(options: EncoderOptions, num_classes: int) -> Network:
     """Any timm model with a linear classifier of its own: the network of methods that add no module."""
-    network = build_network(
-        "timm",
-        architecture=options.encoder,
+    network = build_classifier(
+        options.encoder,
         num_classes=num_classes,
         pretrained=options.pretrained and options.encoder_weights is None,
         weights=options.encoder_weights,

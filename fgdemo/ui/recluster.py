@@ -1,0 +1,294 @@
+"""The Re-cluster tab: divide classes into subclasses anew, see what changed, keep it or step back."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from fgdemo.errors import UserError
+from fgdemo.recluster import METHODS
+from fgdemo.ui import recluster_report as report
+from fgdemo.ui.exploration import Explorer, View, class_sizes
+from fgdemo.ui.image_input import Argument, Choice, integer
+from fgdemo.ui.recluster_inputs import Classes, Download, Range, class_ids, one_of
+from fgdemo.ui.scatter import STALE, STATIC, Scatter, pending, read_point, read_result
+from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, reported
+
+STEPS_KEPT = 10
+MAX_SEED = 2**31 - 1
+_METHODS = [(name, key) for key, name in report.METHOD_NAMES.items()]
+_PROJECTIONS = [(name, key) for key, name in report.PROJECTION_NAMES.items()]
+
+
+def build(app: App, picker: gr.Dropdown) -> None:
+    """Lay the tab out and connect it."""
+    explorer = Explorer(app)
+
+    def recall(result: str) -> View:
+        try:
+            view = app.recall(result)
+        except UserError as error:
+            raise UserError(STALE) from error
+        if not isinstance(view, View):
+            raise UserError(STALE)
+        return view
+
+    def describe(point: Any) -> dict[str, Any] | None:
+        try:
+            view = recall(read_result(point))
+            return report.point_card(view, read_point(point, len(view.rows)))
+        except UserError:
+            return None
+
+    style = (STATIC / "recluster.css").read_text(encoding="utf-8")
+    history = gr.State([])
+    with gr.Row(equal_height=False, elem_classes="fg-columns rc-columns"):
+        with gr.Column(scale=3, min_width=260, elem_classes="rc-controls"):
+            classes = Classes(
+                label="Classes", info="All of them when none is chosen", multiselect=True, elem_id="rc-classes"
+            )
+            method = gr.Dropdown(_METHODS, value="kmeans", label="Method", filterable=False, elem_id="rc-method")
+            automatic = gr.Checkbox(True, label="Choose K from the data", elem_id="rc-automatic")
+            k = Range(1, 12, 3, step=1, label="K of each class", interactive=False, elem_id="rc-k")
+            with gr.Accordion("More options", open=False, elem_classes="rc-more-options"):
+                pca = Range(
+                    0,
+                    64,
+                    0,
+                    step=1,
+                    label="Principal components",
+                    info="0 clusters in the full space",
+                    elem_id="rc-pca",
+                )
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="rc-seed")
+            run = gr.Button("Re-cluster", variant="primary", elem_id="rc-run")
+            undo = gr.Button("Undo", interactive=False, elem_id="rc-undo")
+            save = gr.Button("Save as a new version", interactive=False, elem_id="rc-save")
+            with gr.Row(elem_classes="rc-buttons"):
+                as_csv = gr.Button("Download CSV", size="sm", min_width=100, elem_id="rc-csv")
+                as_json = gr.Button("Download JSON", size="sm", min_width=100, elem_id="rc-json")
+        with gr.Column(scale=9, min_width=320):
+            with gr.Row(elem_classes="rc-bar", equal_height=True):
+                caption = gr.HTML(
+                    "", html_template=f"<style>{style}</style>${{value}}", apply_default_css=False, elem_id="rc-caption"
+                )
+                projection = gr.Radio(
+                    _PROJECTIONS,
+                    value="pca",
+                    label="Projection",
+                    show_label=False,
+                    container=False,
+                    elem_id="rc-projection",
+                )
+            with gr.Row(equal_height=False, elem_classes="rc-map"):
+                with gr.Column(scale=7, min_width=320):
+                    scatter = Scatter(describe=describe, elem_id="rc-scatter")
+                with gr.Column(scale=3, min_width=240):
+                    point = gr.HTML(report.POINT_HINT, apply_default_css=False, elem_id="rc-point")
+            figures = gr.HTML(report.FIGURES_HINT, apply_default_css=False, elem_id="rc-figures")
+            rows = gr.HTML("", apply_default_css=False, elem_id="rc-prototypes")
+            file = Download()
+
+    shown = [scatter, caption, point, figures, rows, undo, save, history]
+
+    def display(view: View, steps: Sequence[str], *, replacing: bool = False) -> list[Any]:
+        identity = app.keep(view)
+        steps = [*(steps[:-1] if replacing else steps), identity][-STEPS_KEPT:]
+        return [
+            view.drawing(identity),
+            report.caption(view),
+            report.POINT_HINT,
+            report.figures(view),
+            report.prototypes(view),
+            gr.update(interactive=len(steps) > 1),
+            gr.update(interactive=view.gallery is not app.classifier(view.checkpoint).gallery),
+            steps,
+        ]
+
+    def last(steps: Sequence[str]) -> View:
+        if not steps:
+            raise UserError("Nothing is drawn yet: press Re-cluster first.")
+        return recall(steps[-1])
+
+    @reported
+    def change_checkpoint(name: str | None) -> list[Any]:
+        classifier = app.classifier(name)
+        sizes = class_sizes(classifier.gallery)
+        choices = [(classifier.classes[class_id], class_id) for class_id in sizes]
+        most = min(classifier.gallery.dim, sum(sizes.values()))
+        hints = [pending(app.name(name)), "", report.POINT_HINT, report.FIGURES_HINT, ""]
+        return [
+            *hints,
+            gr.update(interactive=False),
+            gr.update(interactive=False),
+            [],
+            gr.update(choices=choices, value=[]),
+            gr.update(maximum=most, value=0),
+        ]
+
+    @reported
+    def limits(name: str | None, chosen: Any, how: str, free: bool) -> list[Any]:
+        classifier = app.classifier(name)
+        sizes = class_sizes(classifier.gallery)
+        among = class_ids(chosen, classifier.classes)
+        smallest = min((size for class_id, size in sizes.items() if class_id in among or not among), default=1)
+        finds_k = how == "hdbscan"
+        return [
+            gr.update(interactive=not finds_k, info="HDBSCAN finds the number itself" if finds_k else None),
+            gr.update(maximum=max(2, smallest), interactive=not (free or finds_k)),
+        ]
+
+    @reported
+    def start(name: str | None, plane: str, event: gr.EventData) -> list[Any]:
+        if event._data != {"name": name}:
+            # the picker has moved on, and the scatter will ask for that checkpoint
+            return [gr.skip()] * len(shown)
+        return display(explorer.start(name, plane), [])
+
+    @reported
+    def again(
+        name: str | None,
+        chosen: Any,
+        how: str,
+        free: bool,
+        number: Any,
+        dims: Any,
+        start_seed: Any,
+        plane: str,
+        steps: list[str],
+    ) -> list[Any]:
+        name = app.name(name)
+        try:
+            before = recall(steps[-1]) if steps else None
+        except UserError:
+            gr.Warning("The earlier steps expired, so this one starts from the checkpoint's own subclasses.")
+            before = None
+        if before is None or before.checkpoint != name:
+            before, steps = explorer.start(name, plane), []
+            steps = [app.keep(before)]
+        view = explorer.recluster(
+            before,
+            class_ids(chosen, before.class_names),
+            method=how,
+            k=None if free else integer("K", number, 1, least=1),
+            pca_dim=integer("The number of principal components", dims, 0, least=0) or None,
+            seed=integer("The seed", start_seed, 0, least=0, most=MAX_SEED),
+            projection=plane,
+        )
+        return display(view, steps)
+
+    @reported
+    def step_back(plane: str, steps: list[str]) -> list[Any]:
+        if len(steps) < 2:
+            raise UserError("There is nothing to undo.")
+        view = recall(steps[-2])
+        return display(view if view.asked == plane else explorer.project(view, plane), steps[:-1], replacing=True)
+
+    @reported
+    def reproject(plane: str, steps: list[str]) -> list[Any]:
+        return display(explorer.project(last(steps), plane), steps, replacing=True)
+
+    @reported
+    def show_point(event: gr.EventData) -> str:
+        view = recall(read_result(event._data))
+        return report.point_panel(view, read_point(event._data, len(view.rows)))
+
+    @reported
+    def keep(steps: list[str]) -> Any:
+        view = last(steps)
+        name = app.save(view.checkpoint, view.gallery)
+        gr.Info(f"Saved as {name}, which is now the chosen checkpoint.")
+        return app.picker_update(name)
+
+    def download(kind: str, text: Any) -> Any:
+        def call(steps: list[str]) -> dict[str, str]:
+            view = last(steps)
+            name = f"{view.checkpoint.rpartition('/')[2]}-subclasses.{kind}"
+            return {
+                "name": name,
+                "type": f"text/{kind};charset=utf-8",
+                "text": text(view),
+                "step": secrets.token_hex(8),
+            }
+
+        return reported(call)
+
+    quiet = {"show_progress": "hidden", **PRIVATE}
+    drawing = {"show_progress_on": scatter, **MODEL_WORK, **PRIVATE}
+    gr.on(
+        [classes.change, method.change, automatic.change, picker.change],
+        limits,
+        [picker, classes, method, automatic],
+        [automatic, k],
+        trigger_mode="always_last",
+        **quiet,
+    )
+    picker.change(change_checkpoint, picker, [*shown, classes, pca], **quiet)
+    scatter.shown(start, [picker, projection], shown, trigger_mode="multiple", **drawing)
+    run.click(again, [picker, classes, method, automatic, k, pca, seed, projection, history], shown, **drawing)
+    undo.click(step_back, [projection, history], shown, **drawing)
+    projection.input(reproject, [projection, history], shown, trigger_mode="always_last", **drawing)
+    scatter.point_click(show_point, None, point, trigger_mode="always_last", **quiet)
+    save.click(keep, history, picker, **PRIVATE)
+    as_csv.click(download("csv", report.as_csv), history, file, **quiet)
+    as_json.click(download("json", report.as_json), history, file, **quiet)
+    _endpoint(app, explorer)
+
+
+def _endpoint(app: App, explorer: Explorer) -> None:
+    @reported
+    def recluster(
+        checkpoint: str | None = None,
+        classes: Any = None,
+        method: str | None = None,
+        k: Any = None,
+        pca: Any = None,
+        seed: Any = None,
+        projection: str | None = None,
+    ) -> dict[str, Any]:
+        """Divide classes of a checkpoint's gallery into subclasses anew; the checkpoint itself stays as it is.
+
+        Args:
+            checkpoint: a name of the model picker; the first one when not given.
+            classes: list of class names or ids; all when empty or not given.
+            method: kmeans (when not given), spherical, gmm, agglomerative or hdbscan.
+            k: subclasses of each class; 0 or nothing chooses it from the data.
+            pca: cluster in so many principal components; 0 or nothing in the full space.
+            seed: 0 when not given.
+            projection: pca (when not given), tsne or umap.
+
+        Returns:
+            settings; for each class the figures before and after, agreement, and subclasses with ids and sizes; for
+            each training picture of the classes its key, subclass id and place in the projection.
+        """
+        start = explorer.start(app.name(checkpoint))
+        plane = one_of("projection", projection, report.PROJECTION_NAMES, "pca")
+        view = explorer.recluster(
+            start,
+            class_ids(classes, start.class_names),
+            method=one_of("method", method, METHODS, "kmeans"),
+            k=integer("k", k, 0, least=0) or None,
+            pca_dim=integer("pca", pca, 0, least=0) or None,
+            seed=integer("seed", seed, 0, least=0, most=MAX_SEED),
+            projection=plane,
+        )
+        return report.summary(view)
+
+    gr.Button(visible=False).click(
+        recluster,
+        [
+            Choice(visible=False, label="checkpoint"),
+            Argument("classes"),
+            Choice(visible=False, label="method"),
+            Argument("k"),
+            Argument("pca"),
+            Argument("seed"),
+            Choice(visible=False, label="projection"),
+        ],
+        gr.JSON(visible=False, label="result"),
+        api_name="recluster",
+        **MODEL_WORK,
+    )
