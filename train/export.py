@@ -37,6 +37,8 @@ class ExportOptions:
     """folder of the checkpoint; not given: checkpoint/ in the run's folder; a taken name gets a sibling NAME-v2"""
     title: str | None = None
     """what the model picker calls it"""
+    license: str | None = None
+    """licence of the checkpoint as the Hub spells it, for example apache-2.0"""
     dtype: Literal["float32", "float16"] = "float32"
     """how the weights are stored"""
     weights: Literal["best", "last"] = "best"
@@ -159,6 +161,8 @@ def build_config(
     }
     if options.title:
         ours["title"] = options.title
+    if options.license:
+        ours["license"] = options.license
     return {
         **run.network_config,
         "label_names": list(run.class_names),

@@ -117,11 +117,25 @@ def test_evaluate_writes_for_people_and_machines(
 
 def test_export_takes_the_figures_in_and_keeps_what_is_there(trained: Path, tmp_path: Path) -> None:
     main(["evaluate", str(trained), "--device", "cpu", "--workers", "0"])
-    options = ["--dtype", "float16", "--per-class", "20", "--thumbnails", "0", "--max-k", "3", "--title", "Ten digits"]
+    options = [
+        "--dtype",
+        "float16",
+        "--per-class",
+        "20",
+        "--thumbnails",
+        "0",
+        "--max-k",
+        "3",
+        "--title",
+        "Ten digits",
+        "--license",
+        "mit",
+    ]
     argv = ["export", str(trained), "--out", str(tmp_path / "digits"), *options, "--device", "cpu", "--workers", "0"]
     assert main(argv) == 0
     small = read_checkpoint(tmp_path / "digits")
     assert small.config["fgdemo"]["title"] == "Ten digits"
+    assert "license: mit" in small.card
     figures = {(m["split"], m["name"]): m["value"] for m in small.config["fgdemo"]["metrics"]}
     assert figures["test", "top1"] == json.loads((trained / "evaluation" / "test.json").read_text())["metrics"]["top1"]
     gallery = Gallery.from_checkpoint(small)
