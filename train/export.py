@@ -88,8 +88,14 @@ def export_run(accelerator: Accelerator, folder: Path, options: ExportOptions) -
     for name in ("train", "val"):
         if len(run.catalogue.rows(name)):
             split = ImageSplit(run.catalogue, name, labels=run.data.labels, transform=transform)
+            # What the gallery is compared with later comes in full precision, whatever the training's was.
             outputs[name] = run_split(
-                accelerator, network, split, batch_size=options.batch_size, workers=options.workers
+                accelerator,
+                network,
+                split,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                full_precision=True,
             )
     target = Path(options.out) if options.out else folder / "checkpoint"
     if accelerator.is_main_process:

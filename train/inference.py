@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -33,11 +34,18 @@ class Outputs:
 
 @torch.inference_mode()
 def run_split(
-    accelerator: Accelerator, network: Network, split: ImageSplit, *, batch_size: int, workers: int
+    accelerator: Accelerator,
+    network: Network,
+    split: ImageSplit,
+    *,
+    batch_size: int,
+    workers: int,
+    full_precision: bool = False,
 ) -> Outputs:
     """Logits and embeddings of every sample of `split`, whose transform must be deterministic.
 
-    The network is put into eval mode for the pass, and back into the mode it was in.
+    The network is put into eval mode for the pass, and back into the mode it was in. The pass has the accelerator's
+    precision unless `full_precision` is asked for.
     """
     mine = torch.from_numpy(shard_rows(len(split), accelerator.process_index, accelerator.num_processes))
     loader = DataLoader(
@@ -52,7 +60,7 @@ def run_split(
     network.eval()
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for sample in loader:
-        with accelerator.autocast():
+        with nullcontext() if full_precision else accelerator.autocast():
             output = network(sample.image.to(accelerator.device, non_blocking=True))
         parts.append((sample.index, sample.label, output.logits.float(), output.embedding.float()))
     network.train(was_training)

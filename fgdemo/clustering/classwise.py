@@ -24,6 +24,9 @@ MAX_K = 12
 MIN_SIZE = 2
 """Defaults: candidates are 1 to MAX_K; K needs MIN_SIZE rows a cluster on average."""
 
+MIN_SHARE = 0.02
+"""Smallest share of a class that a cluster of an automatically chosen K may hold."""
+
 REFERENCE_SCORES = ("silhouette_reference", "silhouette_deviation")
 
 DISTINCT = 1e-6
@@ -45,6 +48,7 @@ def classwise_kmeans(
     select: str | int = "silhouette",
     max_k: int = MAX_K,
     min_size: int = MIN_SIZE,
+    min_share: float = MIN_SHARE,
 ) -> ClasswiseClustering:
     """Cluster each class by itself under each K, and choose a K per class.
 
@@ -63,6 +67,8 @@ def classwise_kmeans(
             admissible candidate up to it where a class is too small.
         max_k: largest default candidate.
         min_size: rows needed per cluster, on average, for a K to be admissible.
+        min_share: a K whose smallest cluster has less than this share of the class's rows, or fewer than min_size of
+            them, is not chosen by a criterion: outliers are no subclass.
 
     Raises:
         UserError: bad features, labels, candidates, or names.
@@ -121,7 +127,9 @@ def classwise_kmeans(
         elif select == "stability":
             ari = criteria.bootstrap_ari(batch, found, part.ks, admissible, seed)
             table.write_scores(part, admissible, [("stability", ari)])
-    return table.result(sizes, select, seed=seed, engine=engine, backend=backend, iterations=most_iterations)
+    return table.result(
+        sizes, select, min_size, min_share, seed=seed, engine=engine, backend=backend, iterations=most_iterations
+    )
 
 
 def _candidates(ks: Iterable[int] | None, largest: int, max_k: int, min_size: int) -> tuple[int, ...]:
@@ -230,7 +238,9 @@ class _Table:
             table = self.scores.setdefault(name, np.full(self.inertia.shape, np.nan))
             table[at] = np.where(good, values.cpu().numpy(), np.nan)
 
-    def result(self, sizes: np.ndarray, select: str | int, **provenance: Any) -> ClasswiseClustering:
+    def result(
+        self, sizes: np.ndarray, select: str | int, min_size: int, min_share: float, **provenance: Any
+    ) -> ClasswiseClustering:
         dim = self.means.shape[1]
         self.scores["bic"] = np.stack(
             [criteria.bic(self.inertia[:, p], self.sizes[:, c], dim) for p, (_, _, c) in self._blocks()], 1
@@ -239,14 +249,18 @@ class _Table:
         empty = np.full_like(self.inertia, np.nan)
         if isinstance(select, str):
             self.scores.setdefault(select, empty)
+        smallest = np.stack([self.sizes[:, c].min(1) for _, (_, _, c) in self._blocks()], 1)
+        floor = np.maximum(min_size, min_share * sizes)
+        eligible = (smallest >= floor[:, None]) | (np.array(self.ks) == 1)
+        scores = {name: np.where(eligible, values, np.nan) for name, values in self.scores.items()}
         if select == "silhouette":
             position = criteria.choose_by_silhouette(
-                self.ks, self.scores["silhouette"], *(self.scores.get(name, empty) for name in REFERENCE_SCORES)
+                self.ks, scores["silhouette"], *(scores.get(name, empty) for name in REFERENCE_SCORES)
             )
         elif select == "bic":
-            position = criteria.choose_by_bic(self.scores["bic"])
+            position = criteria.choose_by_bic(scores["bic"])
         elif select == "stability":
-            position = criteria.choose_by_stability(self.ks, self.scores["stability"])
+            position = criteria.choose_by_stability(self.ks, scores["stability"])
         else:
             within = np.where(np.isnan(self.inertia), -1, np.arange(len(self.ks)))
             position = np.where(np.array(self.ks) <= select, within, -1).max(1)

@@ -122,3 +122,16 @@ def test_rules():
 def test_unknown_criterion_is_refused(blobs):
     with pytest.raises(UserError, match="silhouette, bic, stability"):
         choose_k(blobs(20, 3, 1, 0)[0], criterion="elbow")
+
+
+@pytest.mark.parametrize("criterion", ["silhouette", "bic"])
+def test_outliers_are_no_cluster_unless_allowed(criterion: str) -> None:
+    """Two blobs of 60 rows and one far row: three clusters explain it best, but one of them would be the outlier."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(60, 8)), rng.normal(size=(60, 8)) + 12, np.full((1, 8), -60.0)])
+    labels = np.zeros(len(x), int)
+    strict = classwise_kmeans(x, labels, range(1, 5), select=criterion)
+    lenient = classwise_kmeans(x, labels, range(1, 5), select=criterion, min_size=1, min_share=0)
+    assert lenient.chosen[0] == 3
+    kept = strict.subclass_labels()
+    assert np.bincount(kept).min() >= 2
