@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from fgdemo.errors import UserError
@@ -26,7 +27,6 @@ then:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
-
     methods = "\n".join(f"  {name:<10} {(method.__doc__ or '').strip()}" for name, method in METHODS.items())
     usage = _USAGE.format(methods=methods)
     if not words or words[0] in ("-h", "--help"):
@@ -34,12 +34,20 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if words else 2
     name, rest = words[0], words[1:]
     try:
+        return _run(name, rest)
+    finally:
+        # An exception out of a loader is part of a reference cycle, which would keep the loader's workers alive.
+        gc.collect()
+
+
+def _run(name: str, argv: list[str]) -> int:
+    try:
         if name == "evaluate":
-            evaluate_command(rest)
+            evaluate_command(argv)
         elif name == "export":
-            export_command(rest)
+            export_command(argv)
         elif name in METHODS:
-            train_command(name, rest)
+            train_command(name, argv)
         else:
             raise UserError(f"unknown command '{name}'; python -m train --help lists them.")
     except UserError as error:

@@ -46,10 +46,14 @@ class StopSignal:
 
 
 def leave_signals_to_parent(_worker: int) -> None:
-    """For loader workers. A terminal or a launcher signals the whole group, but whether to go on, and until when a
-    batch is still needed, is for the trainer to say; workers end when it does."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    """For loader workers: out of the trainer's process group, which a terminal or a launcher signals as a whole.
+
+    Whether to go on, and until when a batch is still needed, is for the trainer to say. Workers end when it does, and
+    when it terminates them.
+    """
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def make_accelerator(options: RunOptions, **kwargs: object) -> Accelerator:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from fgdemo.predict import Classifier
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+# The checkpoint that a newcomer meets, wherever its name sorts.
+OPENED_FIRST = "scenes-classify"
+
 MODEL_WORK: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 
 _LOADED = 2
@@ -247,7 +250,8 @@ class App:
             if self._first_path is None:
                 self._first_path = resolve(self.first)
             found[_own_name(self.first)] = self._first_path
-        for entry in list_checkpoints(*self.folders):
+        # A stable sort: the others stay in the order of their folders and names.
+        for entry in sorted(list_checkpoints(*self.folders), key=lambda entry: entry.name != OPENED_FIRST):
             if any(path.resolve() == entry.path.resolve() for path in found.values()):
                 continue
             qualified = f"{entry.path.parent.name}/{entry.name}"

@@ -101,7 +101,12 @@ for text in sys.argv[1:]:
         print(error)
 """
     folder.mkdir(exist_ok=True)
-    defaults = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    defaults = {
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
     root = str(Path(__file__).parents[2])
     result = subprocess.run(
         [sys.executable, "-c", code, *asked],

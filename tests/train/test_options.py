@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,6 +251,7 @@ def test_a_corrupt_picture(
     said = capsys.readouterr().err
     assert "3.png" in said
     assert "Traceback" not in said
+    assert not multiprocessing.active_children(), "a loader worker is still there"
 
 
 def test_start_from_weights(train: Callable[..., Path], garden: list[str]) -> None:

@@ -45,6 +45,13 @@ def test_names_are_listed_in_order_and_nothing_else_opens(app: App):
             app.classifier(wrong)
 
 
+def test_what_a_newcomer_meets_comes_first(tmp_path: Path):
+    for name in ("ants", "scenes-classify", "wasps"):
+        write_tiny(tmp_path / "bundled" / name)
+    app = App([tmp_path / "bundled"], saved=tmp_path / "saved", device="cpu")
+    assert list(app.checkpoints()) == ["scenes-classify", "ants", "wasps"]
+
+
 def test_without_any_checkpoint_it_says_where_it_looked(tmp_path: Path):
     with pytest.raises(UserError, match=r"There is no checkpoint in .*nowhere"):
         App([tmp_path / "nowhere"], saved=tmp_path / "saved").name(None)
