@@ -270,7 +270,11 @@ def test_hostile_presses_are_refused(open_page):
 
 def test_it_fits_every_screen(open_page):
     page = open_tab(open_page, scheme="dark")
-    press(page, "#rc-run")
+    for _ in range(3):
+        # Seen once on a busy machine: the first view arrived after the press and took the table's place again.
+        press(page, "#rc-run")
+        if page.locator("#rc-figures table").count():
+            break
     page.wait_for_selector("#rc-figures table")
     for size, (width, height) in SIZES.items():
         page.set_viewport_size({"width": width, "height": height})
