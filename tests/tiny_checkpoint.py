@@ -72,7 +72,7 @@ def write_tiny(directory: Path, architecture: str = "test_vit", dtype: str = "fl
             "superclass_names": ["food", "plant", "air"],
             "preprocessing": preprocessing.to_dict(),
             "embedding": {"space": "pooled", "dim": embedding.shape[1], "metric": "cosine"},
-            "novelty": {"threshold": 0.5, "quantile": 0.95, "measured": {}},
+            "novelty": {"threshold": 0.5, "quantile": 0.95, "measured": []},
             "training": {"dataset": "drawn", "command": "none"},
             "metrics": [{"split": "val", "name": "top1", "value": 0.5, "n": 3}],
             **ours,

@@ -28,7 +28,7 @@ from train.inference import run_split
 from train.launch import StopSignal, leave_signals_to_parent
 from train.methods import Method
 from train.metrics import classification_metrics
-from train.optim import build_optimizer, build_schedule, parameter_groups
+from train.optim import OptimizerSet
 from train.options import OptimOptions, RunOptions
 from train.state import TrainingState, list_states, load_state, pack_optimizer, save_state, unpack_optimizer
 from train.tracking import Progress, RunLog
@@ -89,7 +89,11 @@ class Engine:
         self.accelerator, self.method, self.network = accelerator, method, network
         self.train_split, self.val_split = train, val
         self.optim, self.run_options, self.workers = optim, run, workers
-        self.identity = {**identity, "processes": accelerator.num_processes}
+        self.identity = {
+            **identity,
+            "processes": accelerator.num_processes,
+            "mixed_precision": accelerator.mixed_precision,
+        }
         self.folder = folder
         self.sampler = EpochSampler(
             len(train),
@@ -102,9 +106,8 @@ class Engine:
         self.total_steps = self.steps_per_epoch * optim.epochs
 
         network.to(accelerator.device)
-        groups = parameter_groups(network, optim, network.new_modules())
-        self.optimizer = accelerator.prepare_optimizer(build_optimizer(groups, optim))
-        self.schedule = build_schedule(self.optimizer.optimizer, optim, self.steps_per_epoch)
+        self.optimizers = OptimizerSet(method.optimizers(network, optim), self.steps_per_epoch)
+        self.optimizer = accelerator.prepare_optimizer(self.optimizers)
         self.ema = ModelEmaV3(network, decay=optim.ema, use_warmup=True) if optim.ema else None
         model = torch.compile(network) if run.compile else network
         self.model = accelerator.prepare_model(model)
@@ -172,8 +175,7 @@ class Engine:
     def _step(self, batches: Iterator[Sample]) -> None:
         """One optimiser step; nothing in it waits for the device."""
         position, optim = self.position, self.optim
-        per_epoch = optim.sched_per == "epoch"
-        self.schedule.step_update(position.epoch * self.steps_per_epoch if per_epoch else position.step)
+        self.optimizers.set_rates(position.step)
         for micro in range(optim.accumulate):
             batch = next(batches)
             batch = batch._replace(
@@ -255,7 +257,7 @@ class Engine:
         figures = {f"loss/{name}": value for name, value in zip(names, means, strict=True)}
         if not all(np.isfinite(means)):
             raise UserError(_NOT_FINITE.format(step=self.position.step))
-        figures["lr"] = max(group["lr"] for group in self.optimizer.param_groups)
+        figures["lr"] = max(group["lr"] for group in self.optimizers.param_groups)
         self.log.write(self.position.step, self.position.epoch, figures, time.monotonic() - self.clock)
         self.progress.show(figures)
         self.sums, self.position.window = {}, 0
@@ -264,10 +266,10 @@ class Engine:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            optimizer_tensors, optimizer_info = pack_optimizer(self.optimizer.optimizer)
+            packed = {name: pack_optimizer(member) for name, member in self.optimizers.members.items()}
             tensors = {
                 "model": self.network.state_dict(),
-                "optimizer": optimizer_tensors,
+                **{f"optimizer-{name}": values for name, (values, _) in packed.items()},
                 "method": self.method.state_dict(),
                 "sums": self.sums,
             }
@@ -277,7 +279,7 @@ class Engine:
             info = {
                 "identity": self.identity,
                 "position": vars(self.position),
-                "optimizer": optimizer_info,
+                "optimizers": {name: plain for name, (_, plain) in packed.items()},
                 "scaler": scaler.state_dict() if scaler else None,
             }
             if not all(_finite(tensors[stem]) for stem in ("model", "sums")):
@@ -317,7 +319,8 @@ class Engine:
         if self.ema:
             self.ema.module.load_state_dict(state.tensors["ema"])
         self.method.load_state_dict(state.tensors["method"])
-        unpack_optimizer(self.optimizer.optimizer, state.tensors["optimizer"], state.info["optimizer"])
+        for name, member in self.optimizers.members.items():
+            unpack_optimizer(member, state.tensors[f"optimizer-{name}"], state.info["optimizers"][name])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state.info["scaler"])
         self.position = Position(**state.info["position"])

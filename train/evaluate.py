@@ -46,8 +46,8 @@ class EvaluateOptions:
     """processes that load pictures"""
     device: Literal["auto", "cpu"] = "auto"
     """auto: the accelerators that Accelerate finds, else the processor"""
-    precision: Literal["no", "bf16", "fp16"] | None = None
-    """mixed precision"""
+    precision: Literal["auto", "no", "bf16", "fp16"] | None = None
+    """mixed precision; auto: bf16 where the device computes in it"""
     threads: int | None = None
     """processor threads of each process"""
     strict: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -61,7 +62,27 @@ def make_accelerator(options: RunOptions, **kwargs: object) -> Accelerator:
     if options.threads:
         torch.set_num_threads(options.threads)
     cpu = options.device == "cpu" or not torch.accelerator.is_available()
-    return Accelerator(cpu=cpu, mixed_precision=options.precision, **kwargs)
+    native = computes_in_bf16("cpu" if cpu else torch.accelerator.current_accelerator().type)
+    precision = options.precision
+    if precision == "auto":
+        precision = "bf16" if native else "no"
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, **kwargs)
+    if accelerator.mixed_precision == "bf16" and not native:
+        accelerator.print(
+            f"This {accelerator.device.type} has no bf16 arithmetic and emulates it, often more than ten times slower: "
+            "--precision auto or no is faster here.",
+            file=sys.stderr,
+        )
+    return accelerator
+
+
+def computes_in_bf16(device_type: str) -> bool:
+    """Whether a kind of device has bf16 arithmetic of its own, so that bf16 is faster there than full precision."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
+        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return device_type == "xpu"
 
 
 def _follow_parent(parent: int) -> None:

@@ -1,8 +1,10 @@
-"""Parameter groups, optimiser and schedule, all through timm."""
+"""Parameter groups, optimisers and schedules, all through timm."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.models import group_parameters
@@ -77,6 +79,70 @@ def build_schedule(optimizer: torch.optim.Optimizer, options: OptimOptions, step
     rate = options.decay_rate if options.sched == "step" else 1.0
     decay = max(1, round(options.decay_epochs * steps_per_epoch))
     return StepLRScheduler(optimizer, decay_t=decay, decay_rate=rate, **common)
+
+
+@dataclass(frozen=True)
+class OptimizerPlan:
+    """One optimiser that a method asks for.
+
+    Attributes:
+        groups: the parameters it steps, as `parameter_groups` gives them.
+        options: its algorithm, rates and schedule.
+    """
+
+    groups: list[dict[str, object]]
+    options: OptimOptions
+
+
+class OptimizerSet:
+    """Named optimisers that step as one, each on a schedule of its own.
+
+    Accelerate and its gradient scaler see a single optimiser: gradients are unscaled once, and an overflow skips the
+    step of all members.
+
+    Attributes:
+        members: the torch optimisers by name.
+
+    Raises:
+        ValueError: two members share a parameter.
+    """
+
+    def __init__(self, plans: Mapping[str, OptimizerPlan], steps_per_epoch: int) -> None:
+        self.members = {name: build_optimizer(plan.groups, plan.options) for name, plan in plans.items()}
+        self._plans = dict(plans)
+        self._steps_per_epoch = steps_per_epoch
+        self._schedules = {
+            name: build_schedule(member, plans[name].options, steps_per_epoch) for name, member in self.members.items()
+        }
+        owned = [id(parameter) for group in self.param_groups for parameter in group["params"]]
+        if len(set(owned)) < len(owned):
+            raise ValueError(f"a parameter belongs to two of the optimisers {', '.join(self.members)}")
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all members."""
+        return [group for member in self.members.values() for group in member.param_groups]
+
+    def set_rates(self, step: int) -> None:
+        """Give every member its learning rates for this step of the run."""
+        for name, schedule in self._schedules.items():
+            per_epoch = self._plans[name].options.sched_per == "epoch"
+            schedule.step_update(step - step % self._steps_per_epoch if per_epoch else step)
+
+    def step(self, closure: None = None) -> None:
+        for member in self.members.values():
+            member.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for member in self.members.values():
+            member.zero_grad(set_to_none=set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: member.state_dict() for name, member in self.members.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, member in self.members.items():
+            member.load_state_dict(state[name])
 
 
 def _layers_above(network: Network) -> dict[str, int]:

@@ -124,8 +124,9 @@ class RunOptions:
     """the one seed that initialisation, order, augmentation and dropout follow"""
     device: Literal["auto", "cpu"] = "auto"
     """auto: the accelerators that Accelerate finds, else the processor"""
-    precision: Literal["no", "bf16", "fp16"] | None = None
-    """mixed precision; not given: what accelerate launch chose, else full precision"""
+    precision: Literal["auto", "no", "bf16", "fp16"] | None = None
+    """mixed precision; auto: bf16 where the device computes in it, else none; not given: what accelerate launch chose,
+    else none"""
     compile: bool = False
     """compile the network with torch.compile"""
     threads: int | None = None

@@ -21,7 +21,7 @@ from fgdemo.checkpoint.atomic import write_directory
 from fgdemo.checkpoint.store import file_sha256
 from fgdemo.errors import UserError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _NAME = re.compile(r"step_(\d{9})$")
 
 

@@ -169,7 +169,7 @@ def _limits(config: dict[str, Any]) -> str:
             f"{1 - ours['novelty']['quantile']:.0%} of ordinary pictures are flagged as well."
             + "".join(
                 f" Measured: {rate['flagged']:.1%} of {rate['n']} pictures of {_text(rate['data'])}."
-                for rate in ours["novelty"].get("measured", [])
+                for rate in ours["novelty"]["measured"]
             )
         )
     if not any(metric["split"] == "test" for metric in ours["metrics"]):

@@ -147,6 +147,9 @@ def validate_config(config: Any, source: Path | str = CONFIG_FILE) -> dict[str, 
         novelty = ours.object("novelty")
         novelty.get("threshold", is_number, "a number")
         novelty.get("quantile", lambda v: is_number(v) and 0 < v < 1, "a number between 0 and 1")
+        rates = novelty.get("measured", lambda v: isinstance(v, list), "a list")
+        for position, rate in enumerate(rates):
+            _check_rate(_Fields(rate, source, f"fgdemo.novelty.measured[{position}]."))
     ours.object("training")
     ours.get("metrics", lambda v: _list_of(v, lambda item: isinstance(item, dict)), "a list of objects")
     for position, metric in enumerate(ours.value["metrics"]):
@@ -179,6 +182,12 @@ def _check_metric(fields: _Fields) -> None:
     fields.get("split", lambda v: v in METRIC_SPLITS, "one of " + ", ".join(METRIC_SPLITS))
     fields.text("name")
     fields.get("value", is_number, "a number")
+    fields.integer("n", 1)
+
+
+def _check_rate(fields: _Fields) -> None:
+    fields.text("data")
+    fields.get("flagged", lambda v: is_number(v) and 0 <= v <= 1, "a share between 0 and 1")
     fields.integer("n", 1)
 
 
@@ -232,5 +241,11 @@ def title(config: dict[str, Any]) -> str:
     ours = config["fgdemo"]
     if "title" in ours:
         return ours["title"]
-    network = config.get("architecture", ours["network"])
-    return f"{ours['method']} on {ours['training'].get('dataset', 'unknown data')} ({network})"
+    return f"{ours['method']} on {ours['training'].get('dataset', 'unknown data')} ({network_label(config)})"
+
+
+def network_label(config: dict[str, Any]) -> str:
+    """The network as `--encoder` names it: timm's name where it has one, else that of our own network."""
+    ours = config["fgdemo"]
+    named = config.get("architecture", ours["network_args"].get("architecture"))
+    return named if isinstance(named, str) else ours["network"]

@@ -108,18 +108,33 @@ def build(app: App, picker: gr.Dropdown) -> None:
             steps,
         ]
 
+    def current(name: str, steps: Sequence[str]) -> View | None:
+        """The view that these steps end with, where it is one of this checkpoint and still held."""
+        try:
+            view = recall(steps[-1]) if steps else None
+        except UserError:
+            return None
+        return view if view is not None and view.checkpoint == name else None
+
     def last(steps: Sequence[str]) -> View:
         if not steps:
             raise UserError("Nothing is drawn yet: press Re-cluster first.")
         return recall(steps[-1])
 
     @reported
-    def change_checkpoint(name: str | None) -> list[Any]:
+    def change_checkpoint(name: str | None, steps: list[str]) -> list[Any]:
+        name = app.name(name)
         classifier = app.classifier(name)
         sizes = class_sizes(classifier.gallery)
         choices = [(classifier.classes[class_id], class_id) for class_id in sizes]
         most = min(classifier.gallery.dim, sum(sizes.values()))
-        hints = [pending(app.name(name)), "", report.POINT_HINT, report.FIGURES_HINT, ""]
+        view = current(name, steps)
+        if view is not None:
+            # The picker says the same name more than once while a page loads, or has come back to it: what was done
+            # on this checkpoint stays, and the scatter waits for it again.
+            drawing, *others = display(view, steps, replacing=True)
+            return [{**drawing, **pending(name)}, *others, gr.update(choices=choices), gr.update(maximum=most)]
+        hints = [pending(name), "", report.POINT_HINT, report.FIGURES_HINT, ""]
         return [
             *hints,
             gr.update(interactive=False),
@@ -142,10 +157,14 @@ def build(app: App, picker: gr.Dropdown) -> None:
         ]
 
     @reported
-    def start(name: str | None, plane: str, event: gr.EventData) -> list[Any]:
+    def start(name: str | None, plane: str, steps: list[str], event: gr.EventData) -> list[Any]:
         if event._data != {"name": name}:
             # the picker has moved on, and the scatter will ask for that checkpoint
             return [gr.skip()] * len(shown)
+        view = current(name, steps)
+        if view is not None:
+            # asked for twice, and a step was taken in between
+            return display(view, steps, replacing=True)
         return display(explorer.start(name, plane), [])
 
     @reported
@@ -226,8 +245,8 @@ def build(app: App, picker: gr.Dropdown) -> None:
         trigger_mode="always_last",
         **quiet,
     )
-    picker.change(change_checkpoint, picker, [*shown, classes, pca], **quiet)
-    scatter.shown(start, [picker, projection], shown, trigger_mode="multiple", **drawing)
+    picker.change(change_checkpoint, [picker, history], [*shown, classes, pca], **quiet)
+    scatter.shown(start, [picker, projection, history], shown, trigger_mode="multiple", **drawing)
     run.click(again, [picker, classes, method, automatic, k, pca, seed, projection, history], shown, **drawing)
     undo.click(step_back, [projection, history], shown, **drawing)
     projection.input(reproject, [projection, history], shown, trigger_mode="always_last", **drawing)

@@ -7,6 +7,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fgdemo.checkpoint.schema import network_label, title
 from fgdemo.errors import UserError
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def summary(classifier: Classifier) -> str:
     """One line about a checkpoint."""
     gallery, ours = classifier.gallery, classifier.config["fgdemo"]
     facts = [
+        title(classifier.config),
         count(len(classifier.classes), "class", "classes"),
         count(len(gallery.centroid_ids), "subclass", "subclasses"),
         count(len(gallery.train_rows), "gallery picture"),
@@ -140,7 +142,7 @@ def summary(classifier: Classifier) -> str:
     figure = next((m for m in ours["metrics"] if m["split"] == "test" and m["name"] == "top1"), None)
     if figure is not None:
         facts.append(f"{figure['value']:.1%} right on {figure['n']:,} test pictures")
-    facts.append(str(classifier.config.get("architecture", ours["network"])))
+    facts.append(network_label(classifier.config))
     return '<p class="fg-facts">' + "".join(f"<span>{escape(fact)}</span>" for fact in facts) + "</p>"
 
 
@@ -198,11 +200,13 @@ def _novelty(classifier: Classifier, prediction: Prediction) -> str:
     novelty = prediction.novelty
     if novelty is None or not novelty.is_novel:
         return ""
-    share = classifier.config["fgdemo"]["novelty"]["quantile"]
+    facts = classifier.config["fgdemo"]["novelty"]
+    rates = " and ".join(f"{percent(rate['flagged'])} of {rate['data']}" for rate in facts["measured"])
     return message(
         "Unlike anything in the gallery",
-        f"The nearest gallery picture is at distance {distance(novelty.score)}; for {share:.0%} of the pictures of "
-        f"known classes it is within {distance(novelty.threshold)}. Take the classes below with caution.",
+        f"The nearest gallery picture is at distance {distance(novelty.score)}; for {facts['quantile']:.0%} of the "
+        f"pictures of known classes it is within {distance(novelty.threshold)}. Take the classes below with caution."
+        + (f" Measured: this flags {rates}." if rates else ""),
     )
 
 

@@ -136,7 +136,10 @@ def payload(
 
 
 def pending(name: str) -> dict[str, Any]:
-    """A value under which the component waits until it is seen, then asks for its points by the event `shown`."""
+    """A value under which the component waits until it is seen, then asks for its points by the event `shown`.
+
+    Merged into a `payload`, it says that this picture is the one to wait for.
+    """
     return {"pending": name}
 
 

@@ -23,7 +23,7 @@ from fgdemo.data import Catalogue, ImageSplit, Preprocessing
 from fgdemo.models import build_classifier
 from train.data import open_catalogue, open_splits
 from train.engine import Engine
-from train.launch import make_accelerator
+from train.launch import computes_in_bf16, make_accelerator
 from train.methods import Classify, DataInfo
 from train.methods.classify import ClassifyOptions
 from train.options import AugmentOptions, DataOptions, EncoderOptions, OptimOptions, RunOptions
@@ -49,7 +49,7 @@ def plain_loop(catalogue: Catalogue, options: argparse.Namespace, epochs: int) -
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05)
     for _ in range(epochs):
         for sample in loader:
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
                 loss = F.cross_entropy(network(sample.image).logits.float(), sample.label)
             optimizer.zero_grad()
             loss.backward()
@@ -58,7 +58,7 @@ def plain_loop(catalogue: Catalogue, options: argparse.Namespace, epochs: int) -
 
 def engine_loop(catalogue: Catalogue, options: argparse.Namespace, epochs: int) -> None:
     """The same through the engine."""
-    run = RunOptions(precision="bf16", device="cpu", trackers="none")
+    run = RunOptions(precision=options.precision, device="cpu", trackers="none")
     optim = OptimOptions(epochs=epochs, batch_size=options.batch_size)
     data = DataOptions(data=options.data, cache=options.cache)
     method = Classify(ClassifyOptions(), DataInfo(catalogue.class_names("fine"), len(catalogue.rows("train"))))
@@ -82,18 +82,22 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cache", action="store_true", help="let the engine keep decoded pictures, as recipes do")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=2, help="epochs of one round")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=1, help="epochs of one round")
+    parser.add_argument("--precision", default="bf16" if computes_in_bf16("cpu") else "no", choices=("no", "bf16"))
     options = parser.parse_args()
     catalogue = open_catalogue(DataOptions(data=options.data, data_root=options.data_root), 0)
     pictures = len(catalogue.rows("train")) // options.batch_size * options.batch_size * options.epochs
     rates: dict[str, list[float]] = {"plain loop": [], "engine": []}
+    loops = [("plain loop", plain_loop), ("engine", engine_loop)]
     for _ in range(options.rounds):
-        for name, loop in (("plain loop", plain_loop), ("engine", engine_loop)):
+        for name, loop in loops:
             began = time.perf_counter()
             loop(catalogue, options, options.epochs)
             rates[name].append(pictures / (time.perf_counter() - began))
             print(f"{name}: {rates[name][-1]:.1f} pictures/s", flush=True)
+        # the next round the other way round: a machine that grows faster or slower favours neither
+        loops.reverse()
     ratios = [engine / plain for plain, engine in zip(*rates.values(), strict=True)]
     print(f"engine / plain loop: median {statistics.median(ratios):.3f}, all {[round(r, 3) for r in ratios]}")
 

@@ -43,7 +43,7 @@ def config() -> dict[str, Any]:
                 "crop_mode": "center",
             },
             "embedding": {"space": "pooled", "dim": DIM, "metric": "cosine"},
-            "novelty": {"threshold": 0.25, "quantile": 0.95, "measured": {}},
+            "novelty": {"threshold": 0.25, "quantile": 0.95, "measured": []},
             "training": {"dataset": "scenes", "command": "accelerate launch -m train classify", "seed": 0},
             "metrics": [
                 {"split": "val", "name": "top1", "value": 0.875, "n": 40},

@@ -153,6 +153,8 @@ ABSENT = object()
         (("fgdemo", "novelty"), ABSENT, 'field "fgdemo.novelty": it is missing'),
         (("fgdemo", "novelty", "threshold"), "far", "fgdemo.novelty.threshold"),
         (("fgdemo", "novelty", "quantile"), 1.5, "fgdemo.novelty.quantile"),
+        (("fgdemo", "novelty", "measured"), {}, "fgdemo.novelty.measured"),
+        (("fgdemo", "novelty", "measured"), [{"data": "x", "flagged": 2, "n": 1}], r"measured\[0\].flagged"),
         (("fgdemo", "metrics"), {}, "fgdemo.metrics"),
         (("fgdemo", "metrics", 1, "split"), "dev", r"fgdemo.metrics\[1\].split"),
         (("fgdemo", "metrics", 0, "value"), None, r"fgdemo.metrics\[0\].value"),

@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     bundled = base / "bundled"
     write_tiny(bundled / "a-vit")
     write_tiny(bundled / "b-cnn", "test_resnet", training={"dataset": "digits"})
-    write_tiny(bundled / "c-strict", novelty={"threshold": 1e-9, "quantile": 0.95, "measured": {}})
+    write_tiny(bundled / "c-strict", novelty={"threshold": 1e-9, "quantile": 0.95, "measured": []})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -10,7 +10,7 @@ import torch
 
 from fgdemo.errors import UserError
 from fgdemo.models import Network, build_network
-from train.optim import build_optimizer, build_schedule, parameter_groups
+from train.optim import OptimizerPlan, OptimizerSet, build_optimizer, build_schedule, parameter_groups
 from train.options import OptimOptions
 
 OPTIONS = OptimOptions(epochs=10, lr=1.0, weight_decay=0.1)
@@ -125,3 +125,70 @@ def test_momentum_is_beta_one_of_adam_and_momentum_of_sgd() -> None:
 def test_unknown_optimiser() -> None:
     with pytest.raises(UserError, match="adamw"):
         build_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}], replace(OPTIONS, opt="adamwww"))
+
+
+BODY = OptimOptions(epochs=3, lr=0.1, warmup_epochs=1)
+HEAD = OptimOptions(epochs=3, lr=0.5, opt="sgd", sched="step", decay_epochs=1, decay_rate=0.5, sched_per="epoch")
+
+
+def two_layers() -> tuple[torch.nn.Sequential, dict[str, OptimizerPlan]]:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    plans = {
+        name: OptimizerPlan([{"params": list(layer.parameters()), "lr_scale": 1.0, "weight_decay": 0.1}], options)
+        for name, layer, options in (("body", model[0], BODY), ("head", model[1], HEAD))
+    }
+    return model, plans
+
+
+def test_several_optimisers_do_what_each_would_alone() -> None:
+    together, plans = two_layers()
+    both = OptimizerSet(plans, steps_per_epoch=4)
+    apart, plans = two_layers()
+    alone = {name: build_optimizer(plan.groups, plan.options) for name, plan in plans.items()}
+    schedules = {name: build_schedule(alone[name], plan.options, 4) for name, plan in plans.items()}
+    inputs = torch.randn(12, 5, 3, generator=torch.Generator().manual_seed(1))
+    for step, batch in enumerate(inputs):
+        both.set_rates(step)
+        together(batch).square().mean().backward()
+        both.step()
+        both.zero_grad()
+        schedules["body"].step_update(step)
+        schedules["head"].step_update(step // 4 * 4)
+        apart(batch).square().mean().backward()
+        for optimizer in alone.values():
+            optimizer.step()
+            optimizer.zero_grad()
+        rates = [group["lr"] for group in both.param_groups]
+        assert rates == [group["lr"] for optimizer in alone.values() for group in optimizer.param_groups]
+    assert rates[1] == 0.125
+    for one, other in zip(together.parameters(), apart.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_overflow_skips_every_optimiser_and_gradients_are_unscaled_once() -> None:
+    model, plans = two_layers()
+    both = OptimizerSet(plans, steps_per_epoch=4)
+    both.set_rates(5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    batch = torch.ones(1, 3)
+    before = [p.clone() for p in model.parameters()]
+    scaler.scale(model(batch).sum()).backward()
+    model[1].bias.grad[0] = math.inf
+    scaler.step(both)
+    scaler.update()
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert scaler.get_scale() == 2.0
+    both.zero_grad()
+    scaler.scale(model(batch).sum()).backward()
+    scaler.unscale_(both)
+    assert torch.equal(model[1].bias.grad, torch.ones(2))
+    scaler.step(both)
+    assert not torch.equal(model[0].weight, before[0])
+    assert not torch.equal(model[1].bias, before[3])
+
+
+def test_a_parameter_has_one_optimiser() -> None:
+    _, plans = two_layers()
+    with pytest.raises(ValueError, match="body, head"):
+        OptimizerSet({"body": plans["body"], "head": plans["body"]}, steps_per_epoch=4)

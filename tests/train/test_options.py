@@ -6,16 +6,19 @@ import dataclasses
 import json
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from support.commands import SMALL
 
+from train import launch
 from train.__main__ import main
 from train.methods import METHODS
-from train.options import GROUPS
+from train.options import GROUPS, RunOptions
 from train.state import list_states, load_state
 from train.tracking import read_rows
 
@@ -149,6 +152,18 @@ def test_cache_and_workers_change_nothing(train: Callable[..., Path], garden: li
     plain = final_weights(train(*garden, name="plain"))
     assert not differ(plain, final_weights(train(*garden, "--no-cache", name="uncached")))
     assert not differ(plain, final_weights(train(*garden, "--workers", "2", name="workers")))
+
+
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "no")])
+def test_automatic_precision_is_what_the_device_computes_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], native: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(launch, "computes_in_bf16", lambda device_type: native)
+    options = RunOptions(device="cpu", precision="auto")
+    assert launch.make_accelerator(options).mixed_precision == chosen
+    AcceleratorState._reset_state(True)
+    assert launch.make_accelerator(replace(options, precision="bf16")).mixed_precision == "bf16"
+    assert ("--precision auto" in capsys.readouterr().err) is not native
 
 
 def test_threads(train: Callable[..., Path], garden: list[str]) -> None:

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,10 @@ import pytest
 import torch
 from support.commands import SMALL, finish, start
 
+from fgdemo.models import Network
+from train.methods import Classify
+from train.optim import OptimizerPlan
+from train.options import OptimOptions
 from train.state import list_states, load_state
 from train.tracking import read_rows
 
@@ -112,6 +117,29 @@ def test_a_folder_with_a_run_is_not_overwritten(train: Callable[..., Path], caps
     assert (folder / "metrics.jsonl").read_text() == before
     train("--epochs", "1", "--seed", "1", "--overwrite")
     assert (folder / "metrics.jsonl").read_text() != before
+
+
+def test_a_method_with_two_optimisers_goes_on_too(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = train(name="plain")
+
+    def optimizers(self: Classify, network: Network, options: OptimOptions) -> dict[str, OptimizerPlan]:
+        head = set(network.encoder.net.fc.parameters())
+        body = [p for p in network.parameters() if p not in head]
+        plan = {"body": (body, options), "head": (list(head), replace(options, opt="sgd", lr=0.5, sched="constant"))}
+        return {
+            name: OptimizerPlan([{"params": parameters, "lr_scale": 1.0, "weight_decay": 0.0}], own)
+            for name, (parameters, own) in plan.items()
+        }
+
+    monkeypatch.setattr(Classify, "optimizers", optimizers)
+    whole, broken = train(name="whole"), train(name="broken")
+    older, newest = list_states(broken / "state")
+    stems = {"optimizer-body", "optimizer-head"}
+    assert stems <= load_state(newest).tensors.keys()
+    train("--resume", str(older), name="broken")
+    assert_equal_runs(whole, broken)
+    weights = [load_state(list_states(run / "state")[-1]).tensors["model"] for run in (plain, whole)]
+    assert not torch.equal(weights[0]["encoder.net.fc.weight"], weights[1]["encoder.net.fc.weight"])
 
 
 def test_resume_without_a_state(train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from html.parser import HTMLParser
 from typing import Any
 
@@ -107,6 +108,20 @@ def test_the_panel_flags_what_is_novel(classifier: Classifier):
     assert "Unlike anything in the gallery" in shown
     assert "0.70" in shown
     assert "95%" in shown
+    assert "Measured" not in shown
+
+
+def test_the_panel_says_how_often_the_flag_was_raised(classifier: Classifier):
+    prediction = classifier.predict([picture(50)])[0]
+    strange = _replaced(prediction, novelty=prediction.novelty._replace(is_novel=True))
+    measured = copy.copy(classifier)
+    measured.config = copy.deepcopy(classifier.config)
+    measured.config["fgdemo"]["novelty"]["measured"] = [
+        {"data": "a test", "flagged": 0.061, "n": 960},
+        {"data": "b test", "flagged": 0.998, "n": 270},
+    ]
+    shown = render.prediction_panel(measured, strange)
+    assert "Measured: this flags 6% of a test and &gt;99% of b test." in shown
 
 
 def test_the_panel_of_a_class_without_subclasses(classifier: Classifier):
@@ -136,7 +151,7 @@ def test_figures_that_are_not_known_are_not_shown():
 
 def test_summary_counts_what_the_checkpoint_holds(classifier: Classifier):
     texts = Read(render.summary(classifier)).texts
-    assert texts == ["3 classes", "3 subclasses", "9 gallery pictures", "test_vit"]
+    assert texts == ["classify on drawn (test_vit)", "3 classes", "3 subclasses", "9 gallery pictures", "test_vit"]
 
 
 def test_the_colour_bar_has_the_ends_of_the_scale():

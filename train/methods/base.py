@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fgdemo.data import Sample
 from fgdemo.models import Network, build_classifier
-from train.options import EncoderOptions
+from train.optim import OptimizerPlan, parameter_groups
+from train.options import EncoderOptions, OptimOptions
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Method(ABC):
         `model` is the wrapped network: a second call in the same step would break the synchronisation of
         processes, so views are concatenated into one batch.
         """
+
+    def optimizers(self, network: Network, options: OptimOptions) -> dict[str, OptimizerPlan]:
+        """The optimisers by name, each over parameters of its own: one over all that trains, unless overridden."""
+        return {"main": OptimizerPlan(parameter_groups(network, options, network.new_modules()), options)}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors beside the network that must survive a restart."""

@@ -297,20 +297,23 @@ legend.addEventListener('click', (event) => {
 
 function update() {
   const value = props.value;
+  const drawn = value?.x !== undefined;
+  if (!drawn || value.pending !== undefined) {
+    expected = value?.pending ?? null;
+    asked = null;
+  }
+  // A picture that was under way when something else was asked for.
+  if (drawn && expected !== null && value.name !== expected) return;
   data = null;
   leave();
-  if (value?.x === undefined) {
+  if (!drawn) {
     picked.clear();
     frame.classList.remove('drawn');
     delete frame.dataset.result;
-    expected = value?.pending ?? null;
-    asked = null;
     drawLegend();
     askForPoints();
     return;
   }
-  // A picture that was under way when something else was asked for.
-  if (expected !== null && value.name !== expected) return;
   data = read(value);
   const ids = new Set(data.groups.map((group) => group.id));
   picked = new Set([...picked].filter((id) => ids.has(id)));
