@@ -32,9 +32,9 @@ class NearestSubclass(NamedTuple):
     runner_up_distance: np.ndarray | float
 
 
-def _unit(x: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Rows as unit float32; a zero row stays zero, at cosine distance 1 from everything."""
-    return F.normalize(torch.as_tensor(x).detach().cpu().float(), dim=-1)
+def _unit(x: np.ndarray | torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Rows of unit length; a zero row stays zero, at cosine distance 1 from everything."""
+    return F.normalize(torch.as_tensor(x).detach().cpu().to(dtype), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -202,12 +202,13 @@ class Gallery:
         Returns:
             rows (B, n) int64 and cosine distances (B, n) float32, ascending, ties by lowest row.
         """
-        queries = _unit(embedding)
+        # Double precision, the cosine rounded: else equal pictures differ in the last bit by the chunk they fall into.
+        queries = _unit(embedding, torch.float64)
         candidates = torch.from_numpy(self.train_rows)
         rows = torch.empty(len(queries), 0, dtype=torch.int64)
         distances = torch.empty(len(queries), 0)
         for chunk in candidates.split(_CHUNK):
-            found = 1 - queries @ _unit(self.embeddings[chunk.numpy()]).T
+            found = 1 - (queries @ _unit(self.embeddings[chunk.numpy()], torch.float64).T).float()
             best, position = found.topk(min(n, len(chunk)), dim=1, largest=False)
             rows = torch.cat([rows, chunk[position]], dim=1)
             distances = torch.cat([distances, best], dim=1)

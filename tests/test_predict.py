@@ -125,7 +125,9 @@ def test_subclass_lies_inside_the_predicted_class(vit: Classifier, class_id: int
 
 def test_novelty_is_the_distance_beyond_the_threshold(vit: Classifier, cnn: Classifier, tmp_path: Path):
     assert cnn.predict([picture(0)])[0].novelty is None
-    strict = load(write_tiny(tmp_path / "x", novelty={"threshold": -1.0, "quantile": 0.95}), device="cpu")
+    strict = load(
+        write_tiny(tmp_path / "x", novelty={"threshold": -1.0, "quantile": 0.95, "measured": []}), device="cpu"
+    )
     novelty = strict.predict([picture(50)])[0].novelty
     assert novelty.is_novel
     assert novelty.score == pytest.approx(strict.gallery.neighbours(strict.embed([picture(50)]), 1)[1].item())

@@ -34,7 +34,7 @@ def stratified_holdout(labels: np.ndarray, fraction: float, *, seed: int) -> np.
     if missing > 0:
         tie = keyed_permutation(len(classes), "holdout classes", seed)
         by_remainder = np.lexsort((tie, quota - exact))
-        eligible = by_remainder[quota[by_remainder] < sizes[by_remainder] - 1]
+        eligible = by_remainder[(quota < np.minimum(exact, sizes - 1))[by_remainder]]
         quota[eligible[:missing]] += 1
     drawn = np.lexsort((keyed_permutation(n, "holdout rows", seed), inverse))
     place = np.empty(n, dtype=np.int64)

@@ -61,10 +61,14 @@ def record_class_rows(net: nn.Module) -> Iterator[list[Tensor]]:
     def mine() -> bool:
         return torch.compiler.is_compiling() or threading.get_ident() == owner
 
+    def emit(row: Tensor) -> None:
+        # torch 2.11 cannot trace a bare rows.append.
+        rows.append(row)
+
     with ExitStack() as stack:
         for block in net.blocks:
             attention = block.attn
-            for handle in _ADAPTERS[type(attention)](attention, net.num_prefix_tokens, rows.append, mine):
+            for handle in _ADAPTERS[type(attention)](attention, net.num_prefix_tokens, emit, mine):
                 stack.callback(handle.remove)
         yield rows
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fgdemo.data.splits import hold_out, stratified_holdout
@@ -12,6 +12,7 @@ LABELS = st.lists(st.integers(0, 6), max_size=60).map(np.array)
 
 
 @given(LABELS, st.floats(0, 0.99), st.integers(0, 3))
+@example(np.array([0, 1, 1, 1, 1, 2]), 0.5, 0)
 def test_shares_are_proportional_and_no_class_is_emptied(labels, fraction, seed):
     held = stratified_holdout(labels, fraction, seed=seed)
     assert held.dtype == bool

@@ -41,7 +41,7 @@ def test_rows_equal_materialised_attention(transformer):
     expected = expected / expected.sum(-1, keepdim=True)
     assert rows.logits.shape == (2, encoder.num_blocks, encoder.num_heads, h * w)
     assert rows.logits.dtype == torch.float32
-    torch.testing.assert_close(rows.softmax(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(rows.softmax(), expected, rtol=0, atol=3e-6)
     assert expected.std() > 1e-3, "a uniform row would prove nothing"
 
 
