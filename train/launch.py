@@ -69,15 +69,15 @@ def make_accelerator(options: RunOptions, **kwargs: object) -> Accelerator:
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, **kwargs)
     if accelerator.mixed_precision == "bf16" and not native:
         accelerator.print(
-            f"This {accelerator.device.type} has no bf16 arithmetic and emulates it, often more than ten times slower: "
-            "--precision auto or no is faster here.",
+            f"This {accelerator.device.type} does not support bf16 and may emulate it, many times slower: "
+            "--precision auto or no avoids that.",
             file=sys.stderr,
         )
     return accelerator
 
 
 def computes_in_bf16(device_type: str) -> bool:
-    """Whether a kind of device has bf16 arithmetic of its own, so that bf16 is faster there than full precision."""
+    """Whether a kind of device supports bf16: CUDA without emulation, oneDNN on a processor."""
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type == "cpu":

@@ -267,7 +267,7 @@ def test_a_corrupt_picture(
     said = capsys.readouterr().err
     assert "3.png" in said
     assert "Traceback" not in said
-    # torch terminates a worker that does not leave by itself without waiting for its end
+    # With torch 2.11 a worker was seen to outlive the command for a moment; why is not known.
     deadline = time.monotonic() + 10
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.1)
