@@ -140,7 +140,7 @@ def _by_kmeans(
     ids, compact = np.unique(labels, return_inverse=True)
     common = {"spherical": method == "spherical", "seed": seed, "engine": engine}
     if k is None:
-        found = classwise_kmeans(x, compact, range(1, max_k + 1), select=criterion, **common)
+        found = classwise_kmeans(x, compact, select=criterion, max_k=max_k, **common)
     else:
         # A person may ask for as many subclasses as there are pictures; the automatic choice keeps its own minimum.
         found = classwise_kmeans(x, compact, [k], select=k, min_size=1, **common)

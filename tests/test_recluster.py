@@ -53,6 +53,21 @@ def test_finds_the_groups_and_their_number(gallery: Gallery, truth: np.ndarray, 
     assert found.after[2].inertia_ratio < 0.5
 
 
+@pytest.mark.parametrize("each", [1, 3, 10])
+def test_a_largest_k_beyond_the_largest_class(each: int) -> None:
+    """Ten pictures a class, as in Flowers-102, hold no twelve subclasses."""
+    gallery = Gallery.build(
+        np.random.default_rng(1).normal(size=(2 * each, 4)),
+        class_id=np.repeat([0, 1], each),
+        split=np.full(2 * each, SPLITS.index("train")),
+        keys=[str(i) for i in range(2 * each)],
+        subclass_id=np.full(2 * each, -1),
+        subclasses={},
+    )
+    classes = recluster(gallery, max_k=12).gallery.subclasses["classes"]
+    assert [sum(member["size"] for member in entry["subclasses"]) for entry in classes] == [each, each]
+
+
 @pytest.mark.parametrize("method", ["kmeans", "spherical", "gmm", "agglomerative"])
 def test_every_method_with_a_given_number(gallery: Gallery, truth: np.ndarray, method: str) -> None:
     found = recluster(gallery, [2], method=method, k=4).gallery

@@ -30,7 +30,7 @@ from train.methods import Method
 from train.metrics import classification_metrics
 from train.optim import OptimizerSet
 from train.options import OptimOptions, RunOptions
-from train.state import TrainingState, list_states, load_state, pack_optimizer, save_state, unpack_optimizer
+from train.state import StateWriter, TrainingState, list_states, load_state, pack_optimizer, unpack_optimizer
 from train.tracking import Progress, RunLog
 
 _NOT_FINITE = (
@@ -114,6 +114,7 @@ class Engine:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.position = Position()
         self.sums: dict[str, Tensor] = {}
+        self.writer = StateWriter()
 
     @property
     def evaluated(self) -> Network:
@@ -134,6 +135,8 @@ class Engine:
         self.progress = Progress(self.accelerator, self.total_steps, self.position.step)
         loader = self._loader()
         self.clock = time.monotonic()
+        if self.run_options.snapshot_every and self.position.step == 0:
+            self._save_snapshot()
         try:
             while self.position.epoch < self.optim.epochs:
                 self._train_epoch(loader, stop)
@@ -141,6 +144,8 @@ class Engine:
                 self._end_epoch()
         finally:
             self.progress.close()
+            self.writer.flush()
+        self.accelerator.wait_for_everyone()
 
     def _loader(self) -> DataLoader:
         self.batches = _EpochBatches(self.sampler, self.optim.batch_size)
@@ -229,6 +234,8 @@ class Engine:
         if self.val_split is not None and (last or position.epoch % self.run_options.eval_every == 0):
             figures = self._validate()
             line += f"  val top-1 {figures['val/top1']:.4f}  val nll {figures['val/nll']:.4f}"
+        if self.run_options.snapshot_every and position.epoch % self.run_options.snapshot_every == 0:
+            self._save_snapshot()
         self._save()
         self.progress.line(f"{line}  {time.monotonic() - self.clock:.0f} s")
 
@@ -284,22 +291,23 @@ class Engine:
             }
             if not all(_finite(tensors[stem]) for stem in ("model", "sums")):
                 raise UserError(_NOT_FINITE.format(step=self.position.step))
-            save_state(
+            self.writer.save(
                 self.folder / "state",
                 TrainingState(self.position.step, tensors, info),
                 keep=self.run_options.keep,
             )
-        self.accelerator.wait_for_everyone()
 
     def _save_best(self) -> None:
+        self._save_weights("best", {"top1": self.position.best}, keep=1)
+
+    def _save_snapshot(self) -> None:
+        self._save_weights("epochs", {}, keep=self.optim.epochs + 1)
+
+    def _save_weights(self, name: str, info: dict[str, Any], keep: int) -> None:
         if self.accelerator.is_main_process:
-            state = TrainingState(
-                self.position.step,
-                {"model": self.evaluated.state_dict()},
-                {"identity": self.identity, "top1": self.position.best, "epoch": self.position.epoch},
-            )
-            save_state(self.folder / "best", state, keep=1)
-        self.accelerator.wait_for_everyone()
+            info = {"identity": self.identity, "epoch": self.position.epoch, **info}
+            state = TrainingState(self.position.step, {"model": self.evaluated.state_dict()}, info)
+            self.writer.save(self.folder / name, state, keep=keep)
 
     def resume(self, which: str) -> None:
         """Go on from a saved state: `latest`, or the path of one.

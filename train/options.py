@@ -139,6 +139,8 @@ class RunOptions:
     """optimiser steps between two saved states; 0: at the end of every epoch only"""
     keep: int = 2
     """number of saved states that stay on disk"""
+    snapshot_every: int = 0
+    """epochs between two kept copies of the weights, the untrained ones first; 0: none are kept"""
     eval_every: int = 1
     """epochs between two evaluations on the validation split"""
     log_every: int = 20
@@ -155,6 +157,6 @@ GROUPS = (DataOptions, AugmentOptions, EncoderOptions, OptimOptions, RunOptions)
 FREE_ON_RESUME = frozenset(
     {
         "output", "resume", "overwrite", "checkpoint_every", "keep", "log_every", "trackers", "workers",
-        "cache", "strict", "threads", "data_root", "eval_every", "export",
+        "cache", "strict", "threads", "data_root", "eval_every", "snapshot_every", "export",
     }
 )  # fmt: skip

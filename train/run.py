@@ -107,6 +107,7 @@ def check_options(optim: OptimOptions, run: RunOptions) -> None:
         "--eval-every": (run.eval_every, 1),
         "--log-every": (run.log_every, 1),
         "--checkpoint-every": (run.checkpoint_every, 0),
+        "--snapshot-every": (run.snapshot_every, 0),
         "--weight-decay": (optim.weight_decay, 0),
         "--clip-grad": (optim.clip_grad, 0),
         "--warmup-epochs": (optim.warmup_epochs, 0),
@@ -192,7 +193,7 @@ def _claim(accelerator: Accelerator, folder: Path, run: RunOptions) -> Iterator[
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier run left, and nothing else that may lie in the folder."""
-    for name in ("state", "best", "checkpoint", "evaluation", "fgdemo"):
+    for name in ("state", "best", "epochs", "checkpoint", "evaluation", "fgdemo"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("metrics.jsonl", "options.yaml", "run.json"):
         (folder / name).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from train.cli import build_parser, split_namespace
 from train.data import open_catalogue
 from train.methods import METHODS
 from train.options import GROUPS, DataOptions, OptimOptions, RunOptions
-from train.state import list_states, load_state
+from train.state import TrainingState, list_states, load_state
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,22 @@ class SavedRun:
         if not states:
             raise UserError(f"{self.folder} holds no saved state: let the run reach the end of its first epoch.")
         state = load_state(states[-1])
+        return state.step, self._network(state)
+
+    def epochs(self) -> list[tuple[int, Path]]:
+        """The epochs whose weights the run kept (`--snapshot-every`), ascending, for `load_epoch`."""
+        paths = list_states(self.folder / "epochs")
+        return [(json.loads((path / "info.json").read_text(encoding="utf-8"))["epoch"], path) for path in paths]
+
+    def load_epoch(self, path: Path) -> Network:
+        """The network at one of `epochs`.
+
+        Raises:
+            UserError: its file is damaged.
+        """
+        return self._network(load_state(path))
+
+    def _network(self, state: TrainingState) -> Network:
         network = build_from_config(self.network_config)
         network.load_state_dict(state.tensors.get("ema", state.tensors["model"]))
-        return state.step, network.eval()
+        return network.eval()

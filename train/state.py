@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,36 @@ def save_state(folder: Path, state: TrainingState, keep: int) -> Path:
     for old in list_states(folder)[:-keep]:
         shutil.rmtree(old)
     return target
+
+
+class StateWriter:
+    """Writes states one after the other in a thread of its own, while training goes on.
+
+    What is handed over is copied first, to the processor's memory; at most two states wait there. A fault of the disk
+    is raised by the next call of either method.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._pending: deque[Future[Path]] = deque()
+
+    def save(self, folder: Path, state: TrainingState, keep: int) -> None:
+        """As `save_state`, sooner or later."""
+        self._wait_until_left(1)
+        tensors = {
+            stem: {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
+            for stem, named in state.tensors.items()
+        }
+        copy = TrainingState(state.step, tensors, json.loads(json.dumps(state.info)))
+        self._pending.append(self._thread.submit(save_state, folder, copy, keep))
+
+    def flush(self) -> None:
+        """Return once everything is on the disk."""
+        self._wait_until_left(0)
+
+    def _wait_until_left(self, count: int) -> None:
+        while len(self._pending) > count:
+            self._pending.popleft().result()
 
 
 def list_states(folder: Path) -> list[Path]:

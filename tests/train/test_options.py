@@ -20,6 +20,7 @@ from train import launch
 from train.__main__ import main
 from train.methods import METHODS
 from train.options import GROUPS, RunOptions
+from train.saved_run import SavedRun
 from train.state import list_states, load_state
 from train.tracking import read_rows
 
@@ -84,6 +85,7 @@ ELSEWHERE = {
     "keep": "test_what_is_saved_and_logged_when",
     "eval_every": "test_what_is_saved_and_logged_when",
     "log_every": "test_what_is_saved_and_logged_when",
+    "snapshot_every": "test_what_is_saved_and_logged_when",
     "trackers": "test_trackers",
     "export": "test_run.py",
 }
@@ -209,12 +211,18 @@ def test_compile(train: Callable[..., Path], garden: list[str], monkeypatch: pyt
 
 def test_what_is_saved_and_logged_when(train: Callable[..., Path], garden: list[str]) -> None:
     folder = train(
-        *garden, "--epochs", "4", "--eval-every", "3", "--log-every", "2", "--checkpoint-every", "3", "--keep", "3"
+        *garden,
+        *("--epochs", "4", "--eval-every", "3", "--log-every", "2"),
+        *("--checkpoint-every", "3", "--keep", "3", "--snapshot-every", "2"),
     )
     rows = read_rows(folder / "metrics.jsonl")
     assert [row["step"] for row in rows if "loss/total" in row] == [2, 4, 6, 8, 10, 12, 14, 16]
     assert [row["step"] for row in rows if "val/top1" in row] == [12, 16]
     assert [path.name[-2:] for path in list_states(folder / "state")] == ["12", "15", "16"]
+    kept = SavedRun.open(folder).epochs()
+    assert [(epoch, path.name[-2:]) for epoch, path in kept] == [(0, "00"), (2, "08"), (4, "16")]
+    assert differ(*(load_state(path).tensors["model"] for _, path in kept[:2]))
+    assert not differ(load_state(kept[-1][1]).tensors["model"], final_weights(folder))
 
 
 def test_trackers(train: Callable[..., Path], garden: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,8 +52,10 @@ def test_sigkill_at_any_moment(tmp_path: Path, train: Callable[..., Path], worke
     broken = tmp_path / "broken"
     argv = ["classify", *SMALL, *DRAWS, "--workers", workers, "--output", str(broken)]
     moments = random.Random(workers)
-    for kill in range(3):
-        process = start(*argv, *(["--resume"] if (broken / "state").exists() else []))
+    resumptions = 0
+    for _ in range(3):
+        resumptions += bool(list_states(broken / "state"))
+        process = start(*argv, "--resume" if list_states(broken / "state") else "--overwrite")
         before = len(read_rows(broken / "metrics.jsonl"))
         deadline = time.monotonic() + 120
         while len(read_rows(broken / "metrics.jsonl")) <= before and process.poll() is None:
@@ -62,8 +64,7 @@ def test_sigkill_at_any_moment(tmp_path: Path, train: Callable[..., Path], worke
         time.sleep(moments.uniform(0, 0.4))
         os.killpg(process.pid, signal.SIGKILL)
         finish(process)
-        if kill == 0:
-            assert list_states(broken / "state")
+    assert resumptions
     resumed = train(*DRAWS, "--workers", workers, "--resume", name="broken")
     assert_equal_runs(whole, resumed)
     assert random.getstate() == random_states[0]

@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from fgdemo.errors import UserError
-from train.state import TrainingState, list_states, load_state, pack_optimizer, save_state, unpack_optimizer
+from train.state import (
+    StateWriter,
+    TrainingState,
+    list_states,
+    load_state,
+    pack_optimizer,
+    save_state,
+    unpack_optimizer,
+)
 
 
 def make_state(step: int, size: int = 10) -> TrainingState:
@@ -88,6 +96,33 @@ def test_a_full_disk_leaves_the_state_before(tmp_path: Path) -> None:
     assert [path.name for path in list_states(tmp_path)] == ["step_000000001"]
     assert load_state(list_states(tmp_path)[0]).step == 1
     assert not list(tmp_path.glob(".*"))
+
+
+def test_the_writer_keeps_what_it_was_given(tmp_path: Path) -> None:
+    """States reach the disk in order, as they were when they were handed over."""
+    writer = StateWriter()
+    state = make_state(1)
+    before = {name: tensor.clone() for name, tensor in state.tensors["model"].items()}
+    writer.save(tmp_path, state, keep=2)
+    for tensor in state.tensors["model"].values():
+        tensor.add_(1)
+    for step in (2, 3):
+        writer.save(tmp_path, make_state(step), keep=3)
+    writer.flush()
+    assert [path.name[-1] for path in list_states(tmp_path)] == ["1", "2", "3"]
+    for name, tensor in load_state(list_states(tmp_path)[0]).tensors["model"].items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_the_writer_reports_a_fault_of_the_disk(tmp_path: Path) -> None:
+    writer = StateWriter()
+    (tmp_path / "file").write_text("")
+    writer.save(tmp_path / "file", make_state(1), keep=1)
+    with pytest.raises(UserError, match="Nothing was saved"):
+        writer.flush()
+    writer.save(tmp_path / "fine", make_state(2), keep=1)
+    writer.flush()
+    assert load_state(list_states(tmp_path / "fine")[0]).step == 2
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])
