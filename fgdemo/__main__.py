@@ -1,4 +1,4 @@
-"""`python -m fgdemo predict|explain|inspect`: a checkpoint on pictures, from the command line."""
+"""`python -m fgdemo predict|explain|inspect|plot`: a checkpoint, from the command line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from fgdemo.errors import UserError
+from fgdemo.plot.command import draw, plot_parser
 
 DEFAULT_CHECKPOINT = Path("checkpoints/scenes-classify")
 VIEWS = ("votes", "scores", "attention")
@@ -23,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 where some picture failed, 2 for bad input, 130 for Ctrl-C."""
     try:
         options = _parser().parse_args(arguments)
-        command = {"predict": _predict, "explain": _explain, "inspect": _inspect}[options.subcommand]
-        return command(options[options.subcommand])
+        commands = {"predict": _predict, "explain": _explain, "inspect": _inspect, "plot": _plot}
+        return commands[options.subcommand](options[options.subcommand])
     except UserError as error:
         _complain(error)
         return 2
@@ -66,6 +67,8 @@ def _parser() -> ArgumentParser:
     inspect.add_argument("checkpoint", type=str, help="a folder, or USER/NAME[@REVISION] on the Hub")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     commands.add_subcommand("inspect", inspect, help="show what a checkpoint holds")
+
+    commands.add_subcommand("plot", plot_parser(), help="draw the gallery in the plane")
     return parser
 
 
@@ -173,6 +176,14 @@ def _inspect(options: Namespace) -> int:
         shown = ", ".join(f"{m['name']} ({m['size']})" for m in members)
         lines.append([class_id, name, ours["superclass_names"][class_id], len(members), shown])
     print("\n" + _table(["id", "class", "superclass", "K", "subclasses (size)"], lines))
+    return 0
+
+
+def _plot(options: Namespace) -> int:
+    content, notes = draw(options)
+    out = Path(options.out)
+    _write(out, lambda path: path.write_bytes(content))
+    print("\n".join([_plain(out), *notes]))
     return 0
 
 

@@ -1,24 +1,37 @@
-"""`accelerate launch -m train METHOD`, `python -m train evaluate|export`."""
+"""`accelerate launch -m train METHOD`, and `python -m train COMMAND` for what comes before and after."""
 
 from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 
 from fgdemo.errors import UserError
 from train.engine import Stopped
 from train.evaluate import evaluate_command
 from train.export import export_command
+from train.index import index_command
 from train.methods import METHODS
+from train.report import report_command
 from train.run import train_command
+from train.sweep import sweep_command
+from train.tables import tables_command
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "evaluate": (evaluate_command, "figures of a run or a checkpoint on one split"),
+    "export": (export_command, "a run's checkpoint, with gallery and subclasses"),
+    "index": (index_command, "a checkpoint of a folder of pictures, without any training"),
+    "report": (report_command, "curves, figures over seeds and differences of runs, as one page"),
+    "sweep": (sweep_command, "run the missing rows of a table of runs, and print it"),
+    "tables": (tables_command, "write the tables of README.md from the results of sweeps"),
+}
 
 _USAGE = """usage: python -m train COMMAND [options]        (accelerate launch -m train COMMAND for several processes)
 
 train a network:
 {methods}
-then:
-  evaluate   figures of a run or a checkpoint on one split
-  export     a run's checkpoint, with gallery and subclasses
+other commands:
+{commands}
 
 `python -m train COMMAND --help` lists the options of a command.
 """
@@ -28,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
     methods = "\n".join(f"  {name:<10} {(method.__doc__ or '').strip()}" for name, method in METHODS.items())
-    usage = _USAGE.format(methods=methods)
+    commands = "\n".join(f"  {name:<10} {about}" for name, (_, about) in COMMANDS.items())
+    usage = _USAGE.format(methods=methods, commands=commands)
     if not words or words[0] in ("-h", "--help"):
         print(usage)
         return 0 if words else 2
@@ -42,10 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(name: str, argv: list[str]) -> int:
     try:
-        if name == "evaluate":
-            evaluate_command(argv)
-        elif name == "export":
-            export_command(argv)
+        if name in COMMANDS:
+            COMMANDS[name][0](argv)
         elif name in METHODS:
             train_command(name, argv)
         else:

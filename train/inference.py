@@ -41,15 +41,17 @@ def run_split(
     batch_size: int,
     workers: int,
     full_precision: bool = False,
+    epoch: int = 0,
 ) -> Outputs:
-    """Logits and embeddings of every sample of `split`, whose transform must be deterministic.
+    """Logits and embeddings of every sample of `split`, each asked for as (row, `epoch`).
 
-    The network is put into eval mode for the pass, and back into the mode it was in. The pass has the accelerator's
-    precision unless `full_precision` is asked for.
+    The transform must draw nothing, or nothing but what the split keys by epoch. The network is put into eval mode for
+    the pass, and back into the mode it was in. The pass has the accelerator's precision unless `full_precision` is
+    asked for.
     """
     mine = torch.from_numpy(shard_rows(len(split), accelerator.process_index, accelerator.num_processes))
     loader = DataLoader(
-        Subset(split, mine.tolist()),
+        Subset(split, [(row, epoch) for row in mine.tolist()]),
         batch_size=batch_size,
         num_workers=workers,
         worker_init_fn=leave_signals_to_parent,

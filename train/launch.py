@@ -13,8 +13,11 @@ from accelerate import Accelerator
 
 from train.options import RunOptions
 
+LAUNCHER_MARK = "FGDEMO_STARTED_BY"
+"""Set by commands of this project that start others and wait for them."""
+
 # Any of these in the environment means that a launcher started this process and will wait for it.
-_LAUNCHER_MARKS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
+_LAUNCHER_MARKS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID", LAUNCHER_MARK)
 
 
 class StopSignal:

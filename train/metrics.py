@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fgdemo.models.neighbour_votes import CHUNK, log_votes, neighbourhood
+
 
 def topk_correct(logits: Tensor, targets: Tensor, k: int) -> Tensor:
     """Whether each target is among the k largest logits, (N,) bool; k is capped at the number of classes."""
@@ -84,22 +86,17 @@ def classification_metrics(logits: Tensor, targets: Tensor) -> dict[str, Any]:
 def knn_predict(
     queries: Tensor, gallery: Tensor, labels: Tensor, num_classes: int, k: int = 20, temperature: float = 0.07
 ) -> Tensor:
-    """Weighted nearest-neighbour class scores (M, C) by cosine similarity.
+    """Share of each class (M, C) in the votes of the nearest neighbours, by cosine similarity.
 
-    Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, section 3.4:
-    each of the k neighbours votes for its class with weight exp(similarity / temperature).
+    Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, section 3.4; see
+    fgdemo/models/neighbour_votes.py.
 
     Args:
         queries: (M, D); gallery: (N, D); labels: (N,) int64 class ids of the gallery.
     """
     k = min(k, len(gallery))
     gallery = F.normalize(gallery.float(), dim=1)
-    scores = torch.zeros(len(queries), num_classes)
-    # Blocks of queries bound the similarity matrix at about 64 MB whatever the gallery.
-    block = max(1, 16_000_000 // len(gallery))
-    for start in range(0, len(queries), block):
-        part = F.normalize(queries[start : start + block].float(), dim=1)
-        similarity, neighbours = (part @ gallery.T).topk(k, dim=1)
-        votes = ((similarity - 1) / temperature).exp()
-        scores[start : start + block].scatter_add_(1, labels[neighbours], votes)
-    return scores
+    # Blocks of queries bound every matrix at about 64 MB whatever the gallery.
+    block = max(1, 16_000_000 // max(min(len(gallery), CHUNK), num_classes))
+    parts = (neighbourhood(part, gallery, labels, num_classes, k) for part in queries.split(block))
+    return torch.cat([log_votes(near, k, temperature).softmax(dim=1) for near in parts])

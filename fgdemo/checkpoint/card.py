@@ -8,10 +8,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from fgdemo.checkpoint.schema import title
+from fgdemo.checkpoint.schema import network_label, title
 from fgdemo.errors import UserError
 
 TASK = "image-classification"
+UNLABELLED_TASK = "image-feature-extraction"
 # Names under which the Hub knows a metric; others keep their own name as type.
 _HUB_METRICS = {"top1": "accuracy", "top-1": "accuracy", "accuracy": "accuracy"}
 _MAX_CLASS_ROWS = 500
@@ -68,7 +69,7 @@ def _metadata(config: dict[str, Any]) -> ModelCardData:
     return ModelCardData(
         model_name=title(config),
         library_name="fgdemo",
-        pipeline_tag=TASK,
+        pipeline_tag=UNLABELLED_TASK if ours["labels"] == "none" else TASK,
         tags=list(dict.fromkeys(["fgdemo", "fine-grained", "subclass-discovery", ours["method"]])),
         license=ours.get("license"),
         base_model=ours["training"].get("base_model"),
@@ -79,12 +80,18 @@ def _metadata(config: dict[str, Any]) -> ModelCardData:
 def _introduction(config: dict[str, Any], subclasses: dict[str, Any]) -> str:
     ours = config["fgdemo"]
     count = sum(len(entry["subclasses"]) for entry in subclasses["classes"])
-    kind = "clusters found without labels" if ours["labels"] == "none" else "classes"
-    found = f", and the {count} subclasses found inside them" if count else ""
+    if ours["labels"] == "none":
+        what = f"Pictures without labels in {count} clusters."
+    else:
+        found = f", and the {count} subclasses found inside them" if count else ""
+        what = f"An image classifier for {config['num_classes']} classes{found}."
+    if ours["method"] == "index":
+        what += (
+            " Nothing was trained for it: an encoder with the weights it had before, and the pictures it is to know."
+        )
     channels, height, width = ours["preprocessing"]["input_size"]
     return (
-        f"An image classifier for {config['num_classes']} {kind}{found}. "
-        f"Network: {_text(config.get('architecture', ours['network']))}; "
+        f"{what} Network: {_text(network_label(config))}; "
         f"input: {channels} x {height} x {width}; method: {_text(ours['method'])}."
     )
 
@@ -129,7 +136,7 @@ def _usage(config: dict[str, Any]) -> str:
 
 def _training(config: dict[str, Any]) -> str:
     training = config["fgdemo"]["training"]
-    lines = ["## Training", ""]
+    lines = ["## How it was made" if config["fgdemo"]["method"] == "index" else "## Training", ""]
     if training.get("command"):
         lines += ["```sh", str(training["command"]).replace("```", ""), "```", ""]
     simple = {k: v for k, v in training.items() if k != "command" and isinstance(v, str | int | float)}
@@ -138,6 +145,8 @@ def _training(config: dict[str, Any]) -> str:
 
 
 def _classes(config: dict[str, Any], subclasses: dict[str, Any]) -> str:
+    if config["fgdemo"]["labels"] == "none":
+        return _clusters(subclasses)
     by_class = {entry["class_id"]: entry for entry in subclasses["classes"]}
     lines = ["## Classes and subclasses", "", "| id | class | superclass | subclasses (size) | K chosen by |"]
     lines.append("|---|---|---|---|---|")
@@ -152,20 +161,41 @@ def _classes(config: dict[str, Any], subclasses: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _clusters(subclasses: dict[str, Any]) -> str:
+    members = [member for entry in subclasses["classes"] for member in entry["subclasses"]]
+    rows = [f"| {m['id']} | {_text(m['name'])} | {m['size']} |" for m in members[:_MAX_CLASS_ROWS]]
+    lines = ["## Clusters", "", "| id | cluster | pictures |", "|---|---|---|", *rows]
+    if len(members) > len(rows):
+        lines += ["", f"{len(members) - len(rows)} further clusters are in `subclasses.json`."]
+    return "\n".join(lines)
+
+
 def _limits(config: dict[str, Any]) -> str:
     ours = config["fgdemo"]
-    lines = [
-        "## Limits",
-        "",
-        f"- It answers with one of its {config['num_classes']} classes whatever the picture shows.",
-        "- Subclasses are clusters of its own features. They follow whatever varies inside a class in "
-        "the training pictures and carry no meaning until a person has looked at them.",
-    ]
+    lines = ["## Limits", ""]
+    if ours["labels"] == "none":
+        lines += [
+            "- It names the nearest cluster whatever the picture shows.",
+            "- Clusters follow whatever varies in the features and carry no meaning until a person has looked at them.",
+        ]
+    else:
+        lines += [
+            f"- It answers with one of its {config['num_classes']} classes whatever the picture shows.",
+            "- Subclasses are clusters of its own features. They follow whatever varies inside a class in "
+            "the training pictures and carry no meaning until a person has looked at them.",
+        ]
+    if ours["network"] == "neighbours" and ours["labels"] == "classes":
+        lines.append(
+            f"- Probabilities are shares in the votes of the {ours['network_args']['k']} nearest pictures. "
+            "Leave-one-out figures are of the pictures it holds: where those come in bursts of near-duplicates, new "
+            "ones fare worse."
+        )
     if ours["novelty"] is not None:
+        ordinary = _text(ours["novelty"].get("pictures", "validation pictures"))
         lines.append(
             f'- A picture is flagged as "unlike anything in the gallery" beyond a cosine distance of '
             f"{ours['novelty']['threshold']:.4g} to the nearest training picture, the "
-            f"{ours['novelty']['quantile']:.0%} quantile on validation pictures: about "
+            f"{ours['novelty']['quantile']:.0%} quantile on {ordinary}: about "
             f"{1 - ours['novelty']['quantile']:.0%} of ordinary pictures are flagged as well."
             + "".join(
                 f" Measured: {rate['flagged']:.1%} of {rate['n']} pictures of {_text(rate['data'])}."

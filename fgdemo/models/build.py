@@ -6,6 +6,7 @@ from typing import Any
 
 from fgdemo.errors import UserError
 from fgdemo.models.conv_vit import OWN_ARCHITECTURES
+from fgdemo.models.neighbour_network import NeighbourNetwork  # noqa: F401  (registers "neighbours")
 from fgdemo.models.network import NETWORKS, Network
 from fgdemo.models.timm_network import TimmNetwork  # noqa: F401  (registers "timm")
 

@@ -13,7 +13,7 @@ from fgdemo.ui.image_input import Argument, Choice, ImageInput, integer, read_pi
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, quietly, reported
 
 TOP = 5
-_NOTHING = render.empty("No picture yet", "Choose a picture to see its class, its subclass and its closest relatives.")
+_NOTHING = render.empty("No picture yet", "Choose a picture to see where it belongs, and its closest relatives.")
 # The thumbnails are buttons, so that the keyboard reaches them; which one was pressed is all that is sent.
 _PRESS = """
 element.addEventListener('click', (event) => {

@@ -12,6 +12,7 @@ from fgdemo.errors import UserError
 from fgdemo.ui import render
 from fgdemo.ui.image_input import Argument, Choice, ImageInput, read_picture
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, quietly, reported
+from fgdemo.ui.terms import terms
 
 if TYPE_CHECKING:
     from fgdemo.explain.explanation import Explanation
@@ -29,12 +30,14 @@ _UNITS = {
     "scores": "enhanced votes",
     "attention": "share of attention",
     "activation": "contribution to the class",
+    "likeness": "contribution to the likeness",
 }
 _HINTS = {
     "votes": "Every head votes for the {k} patches that the class token attends to most; the map counts the votes.",
     "scores": "Votes that lie together at one of several scales strengthen each other.",
     "attention": "Where the class token's attention goes, as shares among the patches.",
     "activation": "What each place adds to the evidence for the chosen class.",
+    "likeness": "What each place adds to the likeness to the nearest gallery pictures.",
 }
 _EMPTY = render.empty("No picture yet", "Choose a picture here or on the Classify tab to see what its class rests on.")
 _PRESS = """
@@ -90,13 +93,14 @@ def build(app: App, picker: gr.Dropdown, picture: ImageInput, tab: gr.Tab) -> No
             blocks = gr.HTML("", apply_default_css=False, js_on_load=_PRESS, elem_id="explain-blocks")
 
     def controls(name: str | None) -> list[Any]:
-        encoder = app.classifier(name).network.encoder
-        votes = encoder.has_class_rows
+        classifier = app.classifier(name)
+        encoder = classifier.network.encoder
+        votes, labelled = encoder.has_class_rows, terms(classifier.config).labelled
         return [
             gr.update(visible=votes, value="votes"),
             gr.update(visible=votes, choices=_numbered("blocks", encoder.num_blocks if votes else 0), value=ALL),
             gr.update(visible=votes, choices=_numbered("heads", encoder.num_heads if votes else 0), value=ALL),
-            gr.update(visible=not votes, choices=[], value=None),
+            gr.update(visible=labelled and not votes, choices=[], value=None),
         ]
 
     def show(
@@ -107,10 +111,13 @@ def build(app: App, picker: gr.Dropdown, picture: ImageInput, tab: gr.Tab) -> No
         found = _explained(app, app.name(name), path, _index(target))
         view = what if what in found.explanation.views else found.explanation.views[0]
         image, vmin, vmax = _draw(found, block, head, view, opacity)
+        labelled = terms(app.classifier(name).config).labelled
         return [
-            render.verdict("Predicted class", found.prediction.classes[0]),
+            render.verdict("Predicted class", found.prediction.classes[0])
+            if labelled
+            else render.nearest_cluster(found.prediction),
             gr.update(value=image, visible=True),
-            _scale(found, view, vmin, vmax),
+            _scale(found, view, vmin, vmax, labelled),
             _filmstrip(found, block, head, view, opacity),
             _class_choices(found),
         ]
@@ -249,10 +256,11 @@ def _filmstrip(found: _Explained, block: str, head: str, what: str, opacity: flo
     return f'<p class="fg-label">Each block, in one colour scale</p><div class="fg-blocks">{"".join(tiles)}</div>'
 
 
-def _scale(found: _Explained, view: str, vmin: float, vmax: float) -> str:
+def _scale(found: _Explained, view: str, vmin: float, vmax: float, labelled: bool) -> str:
     from fgdemo.explain.draw import color_table
 
     voting = found.explanation.voting
+    view = view if labelled or view != "activation" else "likeness"
     hint = _HINTS[view].format(k=voting.k if voting is not None else 0)
     return render.color_bar(color_table("magma"), vmin, vmax, _UNITS[view], hint)
 

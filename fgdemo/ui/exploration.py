@@ -14,6 +14,7 @@ import numpy as np
 from fgdemo.checkpoint.schema import GALLERY_FILE
 from fgdemo.errors import UserError
 from fgdemo.ui.scatter import Group, assign_styles, payload
+from fgdemo.ui.terms import Terms, terms
 
 if TYPE_CHECKING:
     from fgdemo.clustering import Projection
@@ -39,6 +40,7 @@ class View:
         styles: look of every group.
         settings: arguments that led here; empty for the checkpoint's own subclasses.
         outcome: figures against the division before; None for the checkpoint's own subclasses.
+        words: what the groups are called, and whether there are classes above them.
     """
 
     checkpoint: str
@@ -52,6 +54,7 @@ class View:
     styles: dict[int, int]
     settings: dict[str, Any]
     outcome: Reclustering | None
+    words: Terms
 
     @cached_property
     def group_ids(self) -> np.ndarray:
@@ -60,18 +63,22 @@ class View:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """The groups in view by class, then by subclass id."""
+        """The groups in view by class, then by subclass id; the class is not named where it means nothing."""
         found, first, sizes = np.unique(self.group_ids, return_index=True, return_counts=True)
         owners = self.gallery.class_id[self.rows[first]].tolist()
         members = self.gallery.members
         groups = [
             (
                 class_id,
-                Group(i, members[i]["name"] if i >= 0 else "none", self.class_names[class_id], n, self.styles[i]),
+                Group(i, members[i]["name"] if i >= 0 else "none", self.class_label(class_id), n, self.styles[i]),
             )
             for i, class_id, n in zip(found.tolist(), owners, sizes.tolist(), strict=True)
         ]
         return [group for _, group in sorted(groups, key=lambda pair: (pair[0], pair[1].id))]
+
+    def class_label(self, class_id: int) -> str:
+        """The class's name, empty where one class holds all pictures."""
+        return self.class_names[class_id] if self.words.labelled else ""
 
     def drawing(self, result: str) -> dict[str, Any]:
         """The value of the scatter; `result` is the id under which the view is kept."""
@@ -122,9 +129,9 @@ class Explorer:
             k = None
         smallest = min(chosen, key=sizes.__getitem__)
         if k is not None and not 1 <= k <= sizes[smallest]:
+            who = f"class {view.class_names[smallest]} has" if view.words.labelled else "there are"
             raise UserError(
-                f"K is {k}, but class {view.class_names[smallest]} has {sizes[smallest]} training pictures: "
-                f"choose K from 1 to {sizes[smallest]}."
+                f"K is {k}, but {who} {sizes[smallest]} training pictures: choose K from 1 to {sizes[smallest]}."
             )
         most = min(view.gallery.dim, sum(sizes[class_id] for class_id in chosen))
         if pca_dim is not None and not 1 <= pca_dim <= most:
@@ -173,6 +180,7 @@ class Explorer:
             styles=looks,
             settings=settings,
             outcome=outcome,
+            words=terms(self._app.classifier(checkpoint).config),
         )
 
     def _project(

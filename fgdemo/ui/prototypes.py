@@ -12,6 +12,7 @@ from fgdemo.errors import UserError
 from fgdemo.ui import render
 from fgdemo.ui.image_input import Argument, Choice, integer
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, quietly, reported
+from fgdemo.ui.terms import terms
 
 if TYPE_CHECKING:
     from fgdemo.gallery import Gallery
@@ -21,7 +22,7 @@ SHOWN = 12
 MOST = 100
 MAX_NAME = 80
 _HINT = (
-    '<p class="fg-hint">Give the subclasses names of your own. Saving makes a new version of the checkpoint in your '
+    '<p class="fg-hint">Type names of your own. Saving makes a new version of the checkpoint in your '
     "folder; this one stays as it is.</p>"
 )
 _NONE = render.empty("Nothing to show yet", "Choose a class to see its subclasses.")
@@ -53,7 +54,9 @@ def build(app: App, picker: gr.Dropdown) -> None:
         classifier = app.classifier(name)
         present = {entry["class_id"] for entry in classifier.gallery.subclasses["classes"] if entry["subclasses"]}
         choices = [(label, str(i)) for i, label in enumerate(classifier.classes) if i in present]
-        return gr.update(choices=choices, value=choices[0][1] if choices else None)
+        # Without labels there is one class, and nothing to choose.
+        labelled = terms(classifier.config).labelled
+        return gr.update(choices=choices, value=choices[0][1] if choices else None, visible=labelled)
 
     @reported
     def show(name: str | None, class_id: str | None, names: str | None) -> str:
@@ -145,10 +148,11 @@ def _endpoint(app: App) -> None:
 
 
 def _rows(name: str, classifier: Classifier, class_id: int, typed: dict[int, str]) -> str:
-    gallery, label = classifier.gallery, classifier.classes[class_id]
+    gallery, label, words = classifier.gallery, classifier.classes[class_id], terms(classifier.config)
     rows = []
     for member in _members(classifier, class_id):
-        tiles = [render.tile(gallery, row, label) for row in gallery.prototypes(member["id"], SHOWN).tolist()]
+        of = label if words.labelled else words.title(member["name"])
+        tiles = [render.tile(gallery, row, of) for row in gallery.prototypes(member["id"], SHOWN).tolist()]
         rows.append(render.subclass_row(_facts(member), typed.get(member["id"]), tiles, MAX_NAME))
     return f'<div class="fg-group" data-checkpoint="{render.escape(name)}">{"".join(rows)}</div>'
 

@@ -16,6 +16,7 @@ from fgdemo.ui.image_input import Argument, Choice, integer
 from fgdemo.ui.recluster_inputs import Classes, Download, Range, class_ids, one_of
 from fgdemo.ui.scatter import STALE, STATIC, Scatter, pending, read_point, read_result
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, reported
+from fgdemo.ui.terms import terms
 
 STEPS_KEPT = 10
 MAX_SEED = 2**31 - 1
@@ -127,20 +128,22 @@ def build(app: App, picker: gr.Dropdown) -> None:
         classifier = app.classifier(name)
         sizes = class_sizes(classifier.gallery)
         choices = [(classifier.classes[class_id], class_id) for class_id in sizes]
+        # Without labels all pictures are divided together.
+        offered = {"choices": choices, "visible": terms(classifier.config).labelled}
         most = min(classifier.gallery.dim, sum(sizes.values()))
         view = current(name, steps)
         if view is not None:
             # The picker says the same name more than once while a page loads, or has come back to it: what was done
             # on this checkpoint stays, and the scatter waits for it again.
             drawing, *others = display(view, steps, replacing=True)
-            return [{**drawing, **pending(name)}, *others, gr.update(choices=choices), gr.update(maximum=most)]
+            return [{**drawing, **pending(name)}, *others, gr.update(**offered), gr.update(maximum=most)]
         hints = [pending(name), "", report.POINT_HINT, report.FIGURES_HINT, ""]
         return [
             *hints,
             gr.update(interactive=False),
             gr.update(interactive=False),
             [],
-            gr.update(choices=choices, value=[]),
+            gr.update(**offered, value=[]),
             gr.update(maximum=most, value=0),
         ]
 
@@ -151,9 +154,10 @@ def build(app: App, picker: gr.Dropdown) -> None:
         among = class_ids(chosen, classifier.classes)
         smallest = min((size for class_id, size in sizes.items() if class_id in among or not among), default=1)
         finds_k = how == "hdbscan"
+        label = "K of each class" if terms(classifier.config).labelled else "Number of clusters"
         return [
             gr.update(interactive=not finds_k, info="HDBSCAN finds the number itself" if finds_k else None),
-            gr.update(maximum=max(2, smallest), interactive=not (free or finds_k)),
+            gr.update(maximum=max(2, smallest), interactive=not (free or finds_k), label=label),
         ]
 
     @reported

@@ -14,7 +14,7 @@ import numpy as np
 from fgdemo.gallery import SPLITS
 from fgdemo.ui.exploration import View
 from fgdemo.ui.render import count, empty, escape, strip, thumbnail_url, tile
-from fgdemo.ui.scatter import mark_css
+from fgdemo.ui.scatter import Group, mark_css
 
 METHOD_NAMES = {
     "kmeans": "k-means",
@@ -27,12 +27,12 @@ PROJECTION_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 PROTOTYPES = 8
 ROWS_SHOWN = 60
 FIGURES_HINT = empty("No comparison yet", "Re-cluster, and each class is compared with its division before.")
-POINT_HINT = empty("Press a point", "See its picture, and the most central pictures of its subclass.")
+POINT_HINT = empty("Press a point", "See its picture, and the most central pictures of its group.")
 
 _COLUMNS = (
-    ("K", "number of subclasses"),
-    ("J_K / J_1", "inertia ratio: share of the class's variance left inside its subclasses; lower is tighter"),
-    ("Silhouette", "mean silhouette from -1 to 1: higher is better separated; none for a single subclass"),
+    ("K", "number of {groups}"),
+    ("J_K / J_1", "inertia ratio: share of the variance left inside the {groups}; lower is tighter"),
+    ("Silhouette", "mean silhouette from -1 to 1: higher is better separated; none for a single {group}"),
     ("ARI", "adjusted Rand index between the two divisions: 1 is the same, 0 is chance"),
     ("AMI", "adjusted mutual information between the two divisions: 1 is the same, 0 is chance"),
 )
@@ -40,11 +40,10 @@ _COLUMNS = (
 
 def caption(view: View) -> str:
     """What is drawn, how it came about, and everything that was sampled or replaced on the way."""
-    subclasses = sum(group.id >= 0 for group in view.groups)
-    facts = [
-        f"{count(len(view.rows), 'picture')} of {count(len(view.class_ids), 'class', 'classes')} "
-        f"in {count(subclasses, 'subclass', 'subclasses')}"
-    ]
+    words = view.words
+    found = count(sum(group.id >= 0 for group in view.groups), words.group, words.groups)
+    of = f" of {count(len(view.class_ids), 'class', 'classes')}" if words.labelled else ""
+    facts = [f"{count(len(view.rows), 'picture')}{of} in {found}"]
     if view.outcome is None:
         facts.append("as the checkpoint has them")
     else:
@@ -65,12 +64,14 @@ def _notes(view: View) -> Iterable[str]:
         sampled = view.outcome.sampled
         if sampled:
             method = METHOD_NAMES[view.settings["method"]]
+            of = f" of {_some([view.class_names[c] for c in sampled])}" if view.words.labelled else ""
             yield (
-                f"{method} ran on a seeded sample of {max(sampled.values()):,} pictures of "
-                f"{_some([view.class_names[c] for c in sampled])}; the other pictures joined their nearest sampled one."
+                f"{method} ran on a seeded sample of {max(sampled.values()):,} pictures{of}; "
+                "the other pictures joined their nearest sampled one."
             )
         if view.outcome.noise:
-            yield (f"HDBSCAN called {count(view.outcome.noise, 'picture')} noise; each joined the nearest subclass.")
+            noise = count(view.outcome.noise, "picture")
+            yield f"HDBSCAN called {noise} noise; each joined the nearest {view.words.group}."
     projection = view.projection
     if projection.method != view.asked:
         yield f"Too few pictures for {PROJECTION_NAMES[view.asked]}: {PROJECTION_NAMES[projection.method]} is drawn."
@@ -90,11 +91,14 @@ def figures(view: View) -> str:
     outcome = view.outcome
     if outcome is None:
         return FIGURES_HINT
-    head = "".join(f'<th scope="col" title="{escape(tip)}">{_math(name)}</th>' for name, tip in _COLUMNS)
+    words = view.words
+    tips = [(name, tip.format(group=words.group, groups=words.groups)) for name, tip in _COLUMNS]
+    head = "".join(f'<th scope="col" title="{escape(tip)}">{_math(name)}</th>' for name, tip in tips)
     marks: dict[int, list[str]] = {}
     for group in view.groups:
         owner = int(view.gallery.centroid_class[np.searchsorted(view.gallery.centroid_ids, group.id)])
-        marks.setdefault(owner, []).append(_mark(group.style, f"Subclass {group.name}, {count(group.size, 'picture')}"))
+        about = f"{words.title(group.name)}, {count(group.size, 'picture')}"
+        marks.setdefault(owner, []).append(_mark(group.style, about))
     body = ""
     table = []
     for class_id in view.class_ids:
@@ -116,9 +120,10 @@ def figures(view: View) -> str:
     mean = (
         f'<tr class="rc-mean"><th scope="row">Mean of {count(len(table), "class", "classes")}</th>{_cells(means)}</tr>'
     )
+    head = f'<th scope="col">{"Class" if words.labelled else ""}</th>{head}'
     return (
         '<section class="fg-card rc-figures"><h3>Compared with before</h3><div class="rc-scroll"><table>'
-        f'<thead><tr><th scope="col">Class</th>{head}</tr></thead><tbody>{mean if len(table) > 1 else ""}{body}</tbody>'
+        f"<thead><tr>{head}</tr></thead><tbody>{mean if len(table) > 1 else ''}{body}</tbody>"
         "</table></div></section>"
     )
 
@@ -157,8 +162,8 @@ def prototypes(view: View) -> str:
     """The most central pictures of every subclass in view, as rows."""
     real = [group for group in view.groups if group.id >= 0]
     if not real:
-        return empty("No subclasses yet", "Re-cluster to find some.")
-    parts, owner = [], None
+        return empty(f"No {view.words.groups} yet", "Re-cluster to find some.")
+    parts, owner = [], ""
     for group in real[:ROWS_SHOWN]:
         if group.class_name != owner:
             owner = group.class_name
@@ -166,20 +171,31 @@ def prototypes(view: View) -> str:
         member = view.gallery.members[group.id]
         spread = member.get("silhouette")
         facts = count(group.size, "picture") + (f" · silhouette {_number(float(spread))}" if spread is not None else "")
-        label = f"{_mark(group.style, '')}<b>{escape(group.name)}</b><small>{escape(facts)}</small>"
-        central = _central(view, group.id, owner, PROTOTYPES)
+        label = f"{_mark(group.style, '')}<b>{escape(_label(view, group.name))}</b><small>{escape(facts)}</small>"
+        central = _central(view, group)
         parts.append(f'<div class="rc-row"><p>{label}</p>{central}</div>')
     if len(real) > ROWS_SHOWN:
         parts.append(
-            f'<p class="rc-more">The first {ROWS_SHOWN} of {len(real)} subclasses are shown; '
-            "choose fewer classes, or press a point, to see the others.</p>"
+            f'<p class="rc-more">The first {ROWS_SHOWN} of {len(real)} {view.words.groups} are shown; '
+            f"{'choose fewer classes, or ' if view.words.labelled else ''}press a point to see the others.</p>"
         )
     return f'<section class="fg-card rc-prototypes"><h3>Prototypes</h3>{"".join(parts)}</section>'
 
 
-def _central(view: View, subclass_id: int, class_name: str, n: int) -> str:
-    rows = view.gallery.prototypes(subclass_id, n).tolist()
-    return strip([tile(view.gallery, row, class_name) for row in rows], "Prototypes of the subclass")
+def _central(view: View, group: Group) -> str:
+    rows = view.gallery.prototypes(group.id, PROTOTYPES).tolist()
+    of = _whose(view, group)
+    return strip([tile(view.gallery, row, of) for row in rows], f"Prototypes of the {view.words.group}")
+
+
+def _label(view: View, name: str) -> str:
+    """A group's name where it stands alone: above a subclass is its class, while a cluster has to say what it is."""
+    return name if view.words.labelled else view.words.title(name)
+
+
+def _whose(view: View, group: Group) -> str:
+    """What a picture of the group is a picture of."""
+    return group.class_name or view.words.title(group.name)
 
 
 def point_card(view: View, point: int) -> dict[str, Any]:
@@ -197,14 +213,14 @@ def point_panel(view: View, point: int) -> str:
     key = gallery.keys[row]
     picture = thumbnail_url(gallery, row)
     shown = (
-        f'<img src="{escape(picture)}" alt="{escape(f"Gallery picture of {group.class_name}, {key}")}">'
+        f'<img src="{escape(picture)}" alt="{escape(f"Gallery picture of {_whose(view, group)}, {key}")}">'
         if picture
         else '<span class="fg-blank">no picture</span>'
     )
-    head = (
-        f"<h3>{_mark(group.style, '')}Subclass {escape(group.name)}</h3>" if identity >= 0 else "<h3>No subclass</h3>"
-    )
-    facts = [("Class", group.class_name), ("Size", count(group.size, "picture"))]
+    title = view.words.title(group.name) if identity >= 0 else f"No {view.words.group}"
+    head = f"<h3>{_mark(group.style, '') if identity >= 0 else ''}{escape(title)}</h3>"
+    facts = [("Class", group.class_name)] if group.class_name else []
+    facts.append(("Size", count(group.size, "picture")))
     central = ""
     if identity >= 0:
         nearest = gallery.nearest_subclass(gallery.embeddings[row], int(gallery.class_id[row]))
@@ -215,8 +231,8 @@ def point_panel(view: View, point: int) -> str:
         other = nearest.runner_up if nearest.id == identity else nearest.id
         if other >= 0:
             distance = nearest.runner_up_distance if nearest.id == identity else nearest.distance
-            facts.append(("Next nearest", f"{gallery.members[other]['name']} at {distance:.2f}"))
-        central = f"<h4>Prototypes</h4>{_central(view, identity, group.class_name, PROTOTYPES)}"
+            facts.append(("Next nearest", f"{_label(view, gallery.members[other]['name'])} at {distance:.2f}"))
+        central = f"<h4>Prototypes</h4>{_central(view, group)}"
     facts.append(("Key", key))
     listed = "".join(f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>" for term, value in facts)
     return f'<article class="fg-card rc-point">{shown}{head}<dl class="rc-dl">{listed}</dl>{central}</article>'

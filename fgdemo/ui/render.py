@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fgdemo.checkpoint.schema import network_label, title
 from fgdemo.errors import UserError
+from fgdemo.ui.terms import CLUSTERS, SUBCLASSES, terms
 
 if TYPE_CHECKING:
     import numpy as np
 
     from fgdemo.gallery import Gallery
     from fgdemo.predict import Classifier
-    from fgdemo.prediction import ClassScore, Prediction
+    from fgdemo.prediction import ClassScore, Prediction, SubclassMatch
 
 # Gradio reads the value of its HTML component as a template too.
 _TEMPLATE_SIGNS = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
@@ -95,16 +96,23 @@ def message(title: str, text: str) -> str:
 
 def prediction_panel(classifier: Classifier, prediction: Prediction) -> str:
     """The result of the Classify tab."""
-    gallery = classifier.gallery
+    gallery, words = classifier.gallery, terms(classifier.config)
     first = prediction.classes[0]
     parts = [_novelty(classifier, prediction)]
-    above = prediction.superclass if prediction.superclass != first.name else ""
-    parts.append(verdict(above or "Class", first))
-    parts.append(bars([(score.name, score.probability) for score in prediction.classes]))
-    parts.append(_subclass(gallery, prediction, first.name))
+    if words.labelled:
+        above = prediction.superclass if prediction.superclass != first.name else ""
+        parts.append(verdict(above or "Class", first))
+        parts.append(bars([(score.name, score.probability) for score in prediction.classes]))
+        parts.append(_subclass(gallery, prediction, first.name))
+        names = [n.class_name for n in prediction.neighbours]
+    else:
+        parts.append(nearest_cluster(prediction))
+        parts.append(_cluster(gallery, prediction))
+        found = [gallery.members.get(n.subclass_id) for n in prediction.neighbours]
+        names = [words.title(member["name"]) if member else f"No {words.group}" for member in found]
     near = [
-        tile(gallery, n.row, n.class_name, caption=n.class_name, note=distance(n.distance))
-        for n in prediction.neighbours
+        tile(gallery, n.row, name, caption=name, note=distance(n.distance))
+        for n, name in zip(prediction.neighbours, names, strict=True)
     ]
     if near:
         parts.append(_section("Nearest in the gallery", "by cosine distance", strip(near, "Nearest gallery pictures")))
@@ -116,6 +124,17 @@ def verdict(above: str, score: ClassScore) -> str:
     return (
         f'<header class="fg-verdict"><div><p class="fg-eyebrow">{escape(above)}</p><h2>{escape(score.name)}</h2></div>'
         f'<p class="fg-figure">{escape(percent(score.probability))}</p></header>'
+    )
+
+
+def nearest_cluster(prediction: Prediction) -> str:
+    """The nearest cluster, large, where there are no classes."""
+    best = prediction.subclass
+    if best is None:
+        return empty("No clusters", "This checkpoint has no clusters; find some on the Re-cluster tab.")
+    return (
+        f'<header class="fg-verdict"><div><p class="fg-eyebrow">Nearest cluster</p>'
+        f"<h2>{escape(CLUSTERS.title(best.name))}</h2></div></header>"
     )
 
 
@@ -132,13 +151,12 @@ def bars(shares: Sequence[tuple[str, float]]) -> str:
 
 def summary(classifier: Classifier) -> str:
     """One line about a checkpoint."""
-    gallery, ours = classifier.gallery, classifier.config["fgdemo"]
-    facts = [
-        title(classifier.config),
-        count(len(classifier.classes), "class", "classes"),
-        count(len(gallery.centroid_ids), "subclass", "subclasses"),
-        count(len(gallery.train_rows), "gallery picture"),
-    ]
+    gallery, ours, words = classifier.gallery, classifier.config["fgdemo"], terms(classifier.config)
+    facts = [title(classifier.config)]
+    if words.labelled:
+        facts.append(count(len(classifier.classes), "class", "classes"))
+    facts.append(count(len(gallery.centroid_ids), words.group, words.groups))
+    facts.append(count(len(gallery.train_rows), "gallery picture"))
     figure = next((m for m in ours["metrics"] if m["split"] == "test" and m["name"] == "top1"), None)
     if figure is not None:
         facts.append(f"{figure['value']:.1%} right on {figure['n']:,} test pictures")
@@ -201,11 +219,13 @@ def _novelty(classifier: Classifier, prediction: Prediction) -> str:
     if novelty is None or not novelty.is_novel:
         return ""
     facts = classifier.config["fgdemo"]["novelty"]
+    labelled = terms(classifier.config).labelled
+    known, doubted = ("pictures of known classes", "classes") if labelled else ("gallery's own pictures", "cluster")
     rates = " and ".join(f"{percent(rate['flagged'])} of {rate['data']}" for rate in facts["measured"])
     return message(
         "Unlike anything in the gallery",
         f"The nearest gallery picture is at distance {distance(novelty.score)}; for {facts['quantile']:.0%} of the "
-        f"pictures of known classes it is within {distance(novelty.threshold)}. Take the classes below with caution."
+        f"{known} it is within {distance(novelty.threshold)}. Take the {doubted} below with caution."
         + (f" Measured: this flags {rates}." if rates else ""),
     )
 
@@ -214,8 +234,25 @@ def _subclass(gallery: Gallery, prediction: Prediction, class_name: str) -> str:
     best, second = prediction.subclass, prediction.runner_up
     if best is None:
         return _section("Subclass", "", '<p class="fg-hint">This class has no subclasses in this checkpoint.</p>')
+    shown = strip([tile(gallery, row, class_name) for row in prediction.prototypes], "Prototypes of the subclass")
+    facts = _match_facts(best, second)
+    return _section(SUBCLASSES.title(best.name), "its most central pictures", _facts_list(facts) + shown)
+
+
+def _cluster(gallery: Gallery, prediction: Prediction) -> str:
+    best = prediction.subclass
+    if best is None:
+        return ""
+    name = CLUSTERS.title(best.name)
+    shown = strip([tile(gallery, row, name) for row in prediction.prototypes], "Prototypes of the cluster")
+    facts = _facts_list(_match_facts(best, prediction.runner_up, CLUSTERS.title))
+    return facts + _section("Its most central pictures", "", shown)
+
+
+def _match_facts(
+    best: SubclassMatch, second: SubclassMatch | None, name: Callable[[str], str] = str
+) -> list[tuple[str, str]]:
     facts = [("Size", count(best.size, "picture")), ("Distance", distance(best.distance))]
     if second is not None:
-        facts.append(("Runner-up", f"{second.name} at {distance(second.distance)}"))
-    shown = strip([tile(gallery, row, class_name) for row in prediction.prototypes], "Prototypes of the subclass")
-    return _section(f"Subclass {best.name}", "its most central pictures", _facts_list(facts) + shown)
+        facts.append(("Runner-up", f"{name(second.name)} at {distance(second.distance)}"))
+    return facts

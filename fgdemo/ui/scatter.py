@@ -6,10 +6,8 @@ and reports clicks. What comes back from a browser is hostile until `read_point`
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,78 +15,41 @@ import gradio as gr
 import numpy as np
 
 from fgdemo.errors import UserError
+from fgdemo.html_page import base64_array, plotly_js
+from fgdemo.palette import PALETTE, STYLES, assign_styles, colour, mark_css, symbol
+
+__all__ = [
+    "PALETTE",
+    "STALE",
+    "STATIC",
+    "STYLES",
+    "Group",
+    "Scatter",
+    "assign_styles",
+    "colour",
+    "mark_css",
+    "payload",
+    "pending",
+    "plotly_js",
+    "read_point",
+    "read_result",
+    "symbol",
+]
 
 STATIC = Path(__file__).parent / "static"
-
-# Far apart in OKLab (at least 0.13), each with contrast above 2 on white and on near-black; neighbours farthest apart.
-PALETTE = (
-    *("#2981fb", "#f86111", "#04a322", "#c01085", "#865812", "#fb69de", "#1d97a2", "#4a46dc"),
-    *("#e1a536", "#bb6c6f", "#047745", "#47b5fa", "#b858ea", "#07c7a4", "#2b6899", "#fa96a3"),
-    *("#c21b0d", "#988e40", "#f8417d", "#8c25bb", "#bf9bfc", "#897abd", "#8fbe1e", "#864c79"),
-)
-
-# plotly's symbol, and the same shape cut out of a square box by CSS
-SYMBOLS = {
-    "circle": "circle(50%)",
-    "diamond": "polygon(50% 0, 100% 50%, 50% 100%, 0 50%)",
-    "square": "inset(8%)",
-    "triangle-up": "polygon(50% 4%, 100% 92%, 0 92%)",
-    "cross": "polygon(32% 0, 68% 0, 68% 32%, 100% 32%, 100% 68%, 68% 68%, 68% 100%, 32% 100%, 32% 68%, 0 68%, 0 32%, "
-    "32% 32%)",
-}
-STYLES = len(PALETTE) * len(SYMBOLS)
 
 _RESULT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 STALE = "The clusters changed or expired: run it again."
 
 
 class Group(NamedTuple):
-    """One subclass in the legend; `style` counts through the colours of the first symbol, then of the next."""
+    """One subclass in the legend, in a style of `assign_styles`."""
 
     id: int
     name: str
     class_name: str
     size: int
     style: int
-
-
-def assign_styles(ids: Iterable[int], before: Mapping[int, int] | None = None) -> dict[int, int]:
-    """A style for every subclass id: what it had before, else a free one, by preference id modulo the colours.
-
-    Up to 24 ids get 24 colours; beyond, colours return with other symbols; beyond 120, styles repeat.
-    """
-    wanted = sorted(set(ids))
-    before = before or {}
-    styles: dict[int, int] = {}
-    used: set[int] = set()
-    for identity in wanted:
-        style = before.get(identity)
-        # an earlier style of a crowded picture gives way where a plain circle is enough now
-        if style is not None and style not in used and (style < len(PALETTE) or len(wanted) > len(PALETTE)):
-            styles[identity] = style
-            used.add(style)
-    for identity in wanted:
-        if identity in styles:
-            continue
-        start = identity % len(PALETTE)
-        rounds = (shape * len(PALETTE) for shape in range(len(SYMBOLS)))
-        order = (first + (start + step) % len(PALETTE) for first in rounds for step in range(len(PALETTE)))
-        styles[identity] = next((style for style in order if style not in used), identity % STYLES)
-        used.add(styles[identity])
-    return styles
-
-
-def colour(style: int) -> str:
-    return PALETTE[style % len(PALETTE)]
-
-
-def symbol(style: int) -> str:
-    return tuple(SYMBOLS)[style // len(PALETTE) % len(SYMBOLS)]
-
-
-def mark_css(style: int) -> str:
-    """Inline CSS that gives a small box the colour and shape of the points of a style."""
-    return f"background:{colour(style)};clip-path:{SYMBOLS[symbol(style)]}"
 
 
 def payload(
@@ -116,9 +77,9 @@ def payload(
         "name": name,
         "result": result,
         "frame": frame,
-        "x": _base64(xy[:, 0], "<f4"),
-        "y": _base64(xy[:, 1], "<f4"),
-        "code": _base64(codes, "<u4"),
+        "x": base64_array(xy[:, 0], "<f4"),
+        "y": base64_array(xy[:, 1], "<f4"),
+        "code": base64_array(codes, "<u4"),
         "groups": [
             {
                 "id": group.id,
@@ -199,21 +160,9 @@ class Scatter(gr.HTML):
         return {"type": "object"}
 
 
-def plotly_js() -> Path:
-    """The plotly.min.js that the installed plotly package brings; plotly itself is not imported."""
-    spec = find_spec("plotly")
-    if spec is None or spec.origin is None:
-        raise UserError("The app draws with plotly, which is not installed: pip install plotly.")
-    return Path(spec.origin).parent / "package_data" / "plotly.min.js"
-
-
 def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     def call(data: Any) -> Any:
         return function(data)
 
     call.__name__ = name
     return call
-
-
-def _base64(values: np.ndarray, dtype: str) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")

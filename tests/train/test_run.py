@@ -15,10 +15,11 @@ import torch
 from support.commands import ROOT, SMALL, environment, finish, start
 
 from fgdemo.checkpoint import read_checkpoint
-from fgdemo.data import ImageSplit, load_catalogue
+from fgdemo.data import ImageSplit, eval_transform, load_catalogue
 from fgdemo.gallery import Gallery
 from train.__main__ import main
-from train.evaluate import load_network, spreadsheet_text, transform_of
+from train.evaluate import spreadsheet_text
+from train.evaluation.subject import load_network, preprocessing_of
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_checkpoint_of_a_run(trained: Path) -> None:
 def test_gallery_rows_are_their_pictures(trained: Path) -> None:
     checkpoint = read_checkpoint(trained / "checkpoint")
     gallery = Gallery.from_checkpoint(checkpoint)
-    split = ImageSplit(load_catalogue("digits"), "train", transform=transform_of(checkpoint))
+    split = ImageSplit(load_catalogue("digits"), "train", transform=eval_transform(preprocessing_of(checkpoint)))
     network = load_network(checkpoint)
     for row in (0, 7, 1256):
         sample = split[list(split.catalogue.keys[split.rows]).index(gallery.keys[row])]

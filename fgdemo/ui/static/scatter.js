@@ -216,12 +216,19 @@ function mark(group) {
   return made;
 }
 
+// Groups without a class are clusters.
+function heading(group) {
+  const noun = group.class ? 'Subclass' : 'Cluster';
+  return group.id < 0 ? `No ${noun.toLowerCase()}` : `${noun} ${group.name}`;
+}
+
 function fill(point, about) {
   const group = data.groups[data.code[point]];
   const text = node('div');
   const title = node('b');
-  title.append(mark(group), group.id < 0 ? 'No subclass' : `Subclass ${group.name}`);
-  text.append(title, node('span', `Class ${group.class}`));
+  title.append(mark(group), heading(group));
+  text.append(title);
+  if (group.class) text.append(node('span', `Class ${group.class}`));
   if (about) text.append(node('span', about.key));
   card.replaceChildren(text);
   if (about?.picture) {
@@ -250,14 +257,17 @@ function drawLegend() {
   }
   const rows = [...classes].map(([name, groups]) => {
     const row = node('div', undefined, 'class');
-    const whole = node('button', name, 'whole');
-    whole.type = 'button';
-    row.append(whole);
+    if (name) {
+      const whole = node('button', name, 'whole');
+      whole.type = 'button';
+      row.append(whole);
+    }
     for (const group of groups) {
       const button = node('button');
       button.type = 'button';
       button.dataset.id = group.id;
-      button.append(mark(group), group.name, node('small', group.size.toLocaleString('en')));
+      button.append(mark(group), group.class ? group.name : heading(group));
+      button.append(node('small', group.size.toLocaleString('en')));
       row.append(button);
     }
     return row;

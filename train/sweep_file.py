@@ -1,0 +1,156 @@
+"""A sweep as a file: rows of method x options x seeds, how they are evaluated, and which is compared with which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fgdemo.errors import UserError
+from train.ledger import setting_of
+from train.methods import METHODS
+from train.options import FREE_ON_RESUME
+
+OWN_RUN = "run"
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+_KEYS = ("title", "seeds", "evaluate", "rows", "figures", "compare")
+_ROW_KEYS = ("method", "config", "options", "evaluate", "seeds")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting, trained once for each seed.
+
+    Attributes:
+        options: of the training command, the recipe's and the row's own merged. A value may contain `${OTHER}`, which
+            stands for the run folder of the row OTHER with the same seed.
+        evaluate: options of `evaluate`, likewise; `${run}` there is the row's own folder.
+        needs: the other rows that are referred to.
+    """
+
+    name: str
+    method: str
+    options: dict[str, Any]
+    evaluate: dict[str, Any]
+    seeds: tuple[int, ...]
+
+    @property
+    def training(self) -> str:
+        """Hash of what decides the trained network, but for the seed: another evaluation needs no new training."""
+        return setting_of(self.method, self._decisive, {})
+
+    @property
+    def setting(self) -> str:
+        """Hash of what decides the figures, but for the seed."""
+        return setting_of(self.method, self._decisive, self.evaluate)
+
+    @property
+    def _decisive(self) -> dict[str, Any]:
+        return {name: value for name, value in self.options.items() if name not in FREE_ON_RESUME}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        values = [v for v in (*self.options.values(), *self.evaluate.values()) if isinstance(v, str)]
+        return tuple(sorted({name for value in values for name in _REFERENCE.findall(value)} - {OWN_RUN}))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A whole file.
+
+    Attributes:
+        figures: the columns of its table, names of the ledger's figures.
+        compare: row -> the control that it is paired with, seed by seed.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    figures: tuple[str, ...]
+    compare: dict[str, str] = field(default_factory=dict)
+
+    def row(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
+
+
+def fill_references(values: Mapping[str, Any], folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Option values with every `${ROW}` replaced by that row's folder."""
+
+    def fill(value: Any) -> Any:
+        return _REFERENCE.sub(lambda m: str(folders[m.group(1)]), value) if isinstance(value, str) else value
+
+    return {name: fill(value) for name, value in values.items()}
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read and check a sweep file; paths of recipes in it are relative to it.
+
+    Raises:
+        UserError: the file, or a recipe it names, cannot be read, or holds an unknown key, method or row.
+    """
+    content = _mapping(path)
+    _known(path, content, _KEYS)
+    for key in ("seeds", "rows", "figures"):
+        if not content.get(key):
+            raise UserError(f"{path} has no {key}: a sweep needs seeds, rows and figures.")
+    rows = tuple(_row(path, name, value or {}, content) for name, value in content["rows"].items())
+    sweep = Sweep(
+        name=path.stem,
+        title=content.get("title") or path.stem,
+        rows=rows,
+        figures=tuple(content["figures"]),
+        compare=dict(content.get("compare") or {}),
+    )
+    names = [row.name for row in rows]
+    if OWN_RUN in names:
+        raise UserError(f"{path}: no row may be called {OWN_RUN}: ${{{OWN_RUN}}} is a row's own folder.")
+    for row in rows:
+        earlier = names[: names.index(row.name)]
+        for other in row.needs:
+            if other not in earlier:
+                raise UserError(f"{path}: row {row.name} refers to ${{{other}}}, which is no row above it.")
+    for ours, control in sweep.compare.items():
+        for name in (ours, control):
+            if name not in names:
+                raise UserError(f"{path} compares {name}, which is none of its rows: {', '.join(names)}.")
+    return sweep
+
+
+def _row(path: Path, name: str, value: Mapping[str, Any], content: Mapping[str, Any]) -> Row:
+    _known(path, value, _ROW_KEYS, f"row {name}: ")
+    method = value.get("method", "classify")
+    if method not in METHODS:
+        raise UserError(f"{path}: row {name}: unknown method '{method}'; choose one of {', '.join(METHODS)}.")
+    recipe = _mapping(path.parent / value["config"]) if value.get("config") else {}
+    seeds = value.get("seeds", content["seeds"])
+    if not (isinstance(seeds, list) and all(isinstance(s, int) and s >= 0 for s in seeds)):
+        raise UserError(f"{path}: row {name}: seeds must be a list of whole numbers, not {seeds!r}.")
+    return Row(
+        name=name,
+        method=method,
+        options={**recipe, **(value.get("options") or {})},
+        evaluate={**(content.get("evaluate") or {}), **(value.get("evaluate") or {})},
+        seeds=tuple(seeds),
+    )
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML ({str(error).splitlines()[0]}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no mapping of names to values.")
+    return content
+
+
+def _known(path: Path, content: Mapping[str, Any], names: tuple[str, ...], where: str = "") -> None:
+    for key in content:
+        if key not in names:
+            raise UserError(f"{path}: {where}unknown key '{key}'; known: {', '.join(names)}.")
