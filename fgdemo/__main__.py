@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from fgdemo.errors import UserError
 from fgdemo.plot.command import draw, plot_parser
+from fgdemo.terms import Terms, terms
 
 DEFAULT_CHECKPOINT = Path("checkpoints/scenes-classify")
 VIEWS = ("votes", "scores", "attention")
@@ -97,7 +98,7 @@ def _predict(options: Namespace) -> int:
             prediction = next(predictions)
             results.append({"image": name, **prediction.to_dict()})
             if not options.json:
-                print(_describe(name, prediction))
+                print(_describe(name, prediction, terms(classifier.config)))
     if options.json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
     return int(failed)
@@ -211,18 +212,22 @@ def _batches(images: list[str]) -> Iterator[tuple[list[str], list[Any]]]:
         yield names, pictures
 
 
-def _describe(name: str, prediction: Any) -> str:
+def _describe(name: str, prediction: Any, words: Terms) -> str:
     lines = [_plain(name)]
-    width = max(len(_plain(score.name)) for score in prediction.classes)
-    lines += [f"  {_plain(score.name):<{width}}  {score.probability:7.2%}" for score in prediction.classes]
+    if words.labelled:
+        width = max(len(_plain(score.name)) for score in prediction.classes)
+        lines += [f"  {_plain(score.name):<{width}}  {score.probability:7.2%}" for score in prediction.classes]
     if prediction.subclass is not None:
         best, second = prediction.subclass, prediction.runner_up
-        line = f'  subclass "{_plain(best.name)}" ({best.size} pictures) at distance {best.distance:.3f}'
+        line = f'  {words.group} "{_plain(best.name)}" ({best.size} pictures) at distance {best.distance:.3f}'
         lines.append(line + (f', then "{_plain(second.name)}" at {second.distance:.3f}' if second else ""))
     if prediction.novelty is not None and prediction.novelty.is_novel:
         score, threshold, _ = prediction.novelty
         lines.append(f"  unlike anything in the gallery: nearest at {score:.3f}, threshold {threshold:.3f}")
-    nearest = [f"{_plain(n.key)} ({_plain(n.class_name)}, {n.distance:.3f})" for n in prediction.neighbours[:3]]
+    nearest = [
+        f"{_plain(n.key)} ({_plain(n.class_name) + ', ' if words.labelled else ''}{n.distance:.3f})"
+        for n in prediction.neighbours[:3]
+    ]
     if nearest:
         lines.append("  nearest " + ", ".join(nearest))
     return "\n".join(lines)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fgdemo.data import load_training_catalogue
 from fgdemo.errors import UserError
 from train.cli import build_parser, normalise_argv, split_namespace
 from train.evaluation import RULERS, Subject, standard
 from train.evaluation.standard import StandardOptions
-from train.evaluation.subject import catalogue_of, check_classes, load_network, open_target
+from train.evaluation.subject import check_classes, load_network, open_target
 from train.files import write_text
 from train.launch import make_accelerator
 from train.metrics import confusion_matrix
@@ -79,7 +80,7 @@ def _open(target: str, options: EvaluateOptions) -> Subject:
         accelerator=accelerator,
         checkpoint=checkpoint,
         network=load_network(checkpoint).to(accelerator.device),
-        catalogue=catalogue_of(checkpoint, options.data_root),
+        catalogue=load_training_catalogue(checkpoint.config["fgdemo"]["training"], options.data_root),
         batch_size=options.batch_size,
         workers=options.workers,
         strict=options.strict,

@@ -28,7 +28,7 @@ from train.launch import make_accelerator
 from train.metrics import classification_metrics
 from train.options import RunOptions
 from train.saved_run import SavedRun
-from train.tracking import read_rows
+from train.tracking import read_rows, run_seconds
 
 
 @dataclass
@@ -104,7 +104,7 @@ def build_config(
             "test_fraction": run.data.test_fraction,
             "epochs": run.optim.epochs,
             "step": step,
-            "seconds": round(sum(_epoch_seconds(run.folder))),
+            "seconds": round(run_seconds(read_rows(run.folder / "metrics.jsonl"))),
             "command": run.command,
         },
         "metrics": _metrics(run.folder, val),
@@ -158,9 +158,3 @@ def _metrics(folder: Path, val: Outputs | None) -> list[dict[str, Any]]:
     figures = {} if val is None else {"val": classification_metrics(val.logits, val.labels)}
     figures |= {split: result["metrics"] for split, result in _evaluations(folder).items()}
     return metric_rows(figures)
-
-
-def _epoch_seconds(folder: Path) -> list[float]:
-    """Seconds of every part of the run: its clock starts again at 0 whenever it is resumed."""
-    seconds = [row["seconds"] for row in read_rows(folder / "metrics.jsonl")]
-    return [now for now, then in zip(seconds, [*seconds[1:], 0.0], strict=True) if then < now]

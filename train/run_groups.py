@@ -23,7 +23,7 @@ from train.ledger import flatten
 from train.methods import METHODS
 from train.options import FREE_ON_RESUME, GROUPS
 from train.state import list_states
-from train.tracking import read_rows
+from train.tracking import read_rows, run_seconds
 
 TOP1 = "val/top1"
 _NO_FIGURES = ("step", "epoch", "seconds")
@@ -84,9 +84,8 @@ class RunRecord:
 
     @property
     def seconds(self) -> float:
-        """Of all its parts: the clock starts again at 0 whenever a run is resumed."""
-        clock = np.array([row["seconds"] for row in self.rows])
-        return float(clock[np.append(clock[1:], 0.0) < clock].sum())
+        """Of all its parts."""
+        return run_seconds(self.rows)
 
     @property
     def best(self) -> float | None:

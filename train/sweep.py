@@ -137,7 +137,7 @@ class _Runner:
     def _train(self, row: Row, seed: int, folder: Path) -> str | None:
         """From the start, or from the last saved state; the reason where it failed."""
         if list_states(folder / "state") and not self.options.again:
-            words = ["--resume"]
+            words = ["--resume", *_words(self._of_this_machine(row))]
         else:
             words = [*_words(self._values(row, row.options, seed) | {"seed": seed}), "--overwrite"]
         return self._call([row.method, *words, "--output", str(folder)], folder, self.deadline)
@@ -146,7 +146,7 @@ class _Runner:
         return Path(self.options.work) / self.sweep.name / f"{row.name}-{seed}-{row.training}"
 
     def _values(self, row: Row, values: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        """Options as this machine needs them: folders of other rows, of the data, and threads."""
+        """Options as this machine needs them, with the folders of other rows."""
         folders = {name: self._folder(self.sweep.row(name), seed) for name in row.needs}
         for name, folder in folders.items():
             if not (folder / "checkpoint").is_dir():
@@ -155,12 +155,17 @@ class _Runner:
                     f"run that first, with --only {name} --again if the ledger already holds it."
                 )
         filled = fill_references(values, {**folders, OWN_RUN: self._folder(row, seed)})
+        return filled | self._of_this_machine(row)
+
+    def _of_this_machine(self, row: Row) -> dict[str, Any]:
+        """Where the row's data lie, and how many threads a process gets."""
+        values: dict[str, Any] = {}
         data = row.options.get("data", "scenes")
         if data in self.options.data_roots:
-            filled["data_root"] = self.options.data_roots[data]
+            values["data_root"] = self.options.data_roots[data]
         if self.options.threads:
-            filled["threads"] = self.options.threads
-        return filled
+            values["threads"] = self.options.threads
+        return values
 
     def _call(self, words: list[str], folder: Path, deadline: float = float("inf")) -> str | None:
         """Run one command to its end, its output in a log beside the run; the reason where it failed."""

@@ -72,6 +72,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def run_seconds(rows: list[dict[str, Any]]) -> float:
+    """Seconds that a run took in all its parts: its clock starts again at 0 whenever it is resumed."""
+    clock = [row["seconds"] for row in rows]
+    return sum(now for now, then in zip(clock, [*clock[1:], 0.0], strict=True) if then < now)
+
+
 class Progress:
     """A bar with rate and remaining time on a terminal; one line an epoch elsewhere."""
 

@@ -4,7 +4,13 @@ from fgdemo.data.catalogue import Catalogue
 from fgdemo.data.hierarchy import Hierarchy
 from fgdemo.data.image_split import ImageSplit, Sample
 from fgdemo.data.images import decode_thumbnail, encode_thumbnail, open_image
-from fgdemo.data.registry import dataset_names, load_catalogue, load_dataset, register
+from fgdemo.data.registry import (
+    dataset_names,
+    load_catalogue,
+    load_dataset,
+    load_training_catalogue,
+    register,
+)
 from fgdemo.data.rng import keyed_permutation, keyed_random, keyed_seed
 from fgdemo.data.samplers import EpochSampler, shard_rows
 from fgdemo.data.transforms import Preprocessing, crop_box, eval_transform, train_transform
@@ -26,6 +32,7 @@ __all__ = [
     "keyed_seed",
     "load_catalogue",
     "load_dataset",
+    "load_training_catalogue",
     "open_image",
     "register",
     "shard_rows",

@@ -120,19 +120,17 @@ class _Scan:
             if not entry.is_dir():
                 continue
             before = len(self.files)
-            for parts in _pictures(entry.path, (entry.name,), set()):
+            for parts in picture_paths(entry.path, (entry.name,), set()):
                 self._add(split, folder, parts)
             if len(self.files) == before:
                 self.empty.append(os.path.relpath(entry.path, self.root))
 
     def _add(self, split: str, folder: Path, parts: tuple[str, ...]) -> None:
         key = folder.relative_to(self.root).joinpath(*parts).as_posix()
-        try:
-            key.encode("utf-8")
-        except UnicodeEncodeError:
-            self.unnameable.append(ascii(key))
-        else:
+        if is_unicode(key):
             self.files.append(_File(split, key, parts))
+        else:
+            self.unnameable.append(ascii(key))
 
     def classes(self) -> tuple[list[str], list[str | None], np.ndarray]:
         """Outer and inner folder name of each class (inner None without a hierarchy), class id of each file."""
@@ -185,7 +183,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry]:
     return sorted(visible, key=lambda entry: entry.name)
 
 
-def _pictures(folder: str, parts: tuple[str, ...], visited: set[tuple[int, int]]) -> Iterator[tuple[str, ...]]:
+def picture_paths(folder: str, parts: tuple[str, ...], visited: set[tuple[int, int]]) -> Iterator[tuple[str, ...]]:
     """Paths of the pictures below ``folder``, each real folder once however links lead to it."""
     status = os.stat(folder)
     mark = (status.st_dev, status.st_ino)
@@ -194,9 +192,18 @@ def _pictures(folder: str, parts: tuple[str, ...], visited: set[tuple[int, int]]
     visited.add(mark)
     for entry in _entries(folder):
         if entry.is_dir():
-            yield from _pictures(entry.path, (*parts, entry.name), visited)
+            yield from picture_paths(entry.path, (*parts, entry.name), visited)
         elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file():
             yield (*parts, entry.name)
+
+
+def is_unicode(key: str) -> bool:
+    """Whether a file's name is text; any bytes may be one on some systems."""
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _some(names: list[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,28 @@ def load_catalogue(
         if key not in known:
             raise UserError(f"Data set {name} has no option {key} (given: {value}); leave it out.")
     return builder(None if root is None else Path(root).expanduser(), seed=seed, **options)
+
+
+def load_training_catalogue(training: Mapping[str, Any], root: str | Path | None = None) -> Catalogue:
+    """The data set that a checkpoint's training summary names, split as it was then.
+
+    Raises:
+        UserError: it names none that can be loaded here, or the data are missing.
+    """
+    _import_builders()
+    if training.get("dataset") not in _BUILDERS:
+        raise UserError(
+            "The checkpoint was not trained on a labelled data set that is known here "
+            f"({training.get('dataset', 'none is named')}), so there are no labels to compare with."
+        )
+    return load_catalogue(
+        training["dataset"],
+        root,
+        seed=training.get("seed", 0),
+        superclasses=training.get("superclasses"),
+        val_fraction=training.get("val_fraction"),
+        test_fraction=training.get("test_fraction"),
+    )
 
 
 def load_dataset(

@@ -12,7 +12,7 @@ import numpy as np
 from fgdemo.data.catalogue import Catalogue
 from fgdemo.data.files import FileReader, require_root
 from fgdemo.data.hierarchy import Hierarchy
-from fgdemo.data.imagefolder import EXTENSIONS, _pictures
+from fgdemo.data.imagefolder import EXTENSIONS, is_unicode, picture_paths
 from fgdemo.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ def picture_folder(root: Path) -> Catalogue:
         UserError: no such folder, no pictures, or no permission.
     """
     root = require_root(root, "pictures", "Expected a folder with pictures in it, or in folders below it.")
-    found = sorted("/".join(parts) for parts in _pictures(os.fspath(root), (), set()))
-    keys = [key for key in found if _is_unicode(key)]
+    found = sorted("/".join(parts) for parts in picture_paths(os.fspath(root), (), set()))
+    keys = [key for key in found if is_unicode(key)]
     if len(keys) < len(found):
         logger.warning("%d files are left out, their names are not Unicode.", len(found) - len(keys))
     if not keys:
@@ -57,11 +57,3 @@ def without_labels(catalogue: Catalogue) -> Catalogue:
     """The same pictures and splits, all in one class."""
     zeros = np.zeros(len(catalogue), np.int64)
     return replace(catalogue, fine=zeros, coarse=zeros, hierarchy=Hierarchy.flat((ALL,)), default_labels="fine")
-
-
-def _is_unicode(key: str) -> bool:
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

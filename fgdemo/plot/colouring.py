@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fgdemo.checkpoint import Checkpoint
-from fgdemo.data import Catalogue, load_catalogue
+from fgdemo.data import load_training_catalogue
 from fgdemo.errors import UserError
 from fgdemo.gallery import SPLITS, Gallery
 from fgdemo.palette import assign_styles
@@ -82,7 +82,7 @@ def subclass_name(gallery: Gallery, subclass_id: int) -> str:
 
 
 def _fine(gallery: Gallery, rows: np.ndarray, training: dict[str, Any], data_root: str | Path | None) -> Labels:
-    catalogue = _trained_on(training, data_root)
+    catalogue = load_training_catalogue(training, data_root)
     if catalogue.hierarchy.is_flat:
         raise UserError(
             f"Data set {catalogue.name} has one level of labels, so none are finer than the classes: use --color class."
@@ -104,19 +104,3 @@ def _fine(gallery: Gallery, rows: np.ndarray, training: dict[str, Any], data_roo
         return names[i].removeprefix(f"{parents[i]} / ").removeprefix(f"{parents[i]}/")
 
     return Labels(catalogue.fine[found], inner, lambda i: parents[i])
-
-
-def _trained_on(training: dict[str, Any], data_root: str | Path | None) -> Catalogue:
-    """The data set that a checkpoint's training summary names."""
-    if "dataset" not in training:
-        raise UserError(
-            "The checkpoint does not say which data set it was trained on, so it has no fine labels: use --color class."
-        )
-    return load_catalogue(
-        training["dataset"],
-        data_root,
-        seed=training.get("seed", 0),
-        superclasses=training.get("superclasses"),
-        val_fraction=training.get("val_fraction"),
-        test_fraction=training.get("test_fraction"),
-    )

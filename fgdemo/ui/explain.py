@@ -9,10 +9,10 @@ import gradio as gr
 from PIL import Image
 
 from fgdemo.errors import UserError
+from fgdemo.terms import terms
 from fgdemo.ui import render
 from fgdemo.ui.image_input import Argument, Choice, ImageInput, read_picture
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, quietly, reported
-from fgdemo.ui.terms import terms
 
 if TYPE_CHECKING:
     from fgdemo.explain.explanation import Explanation

@@ -13,8 +13,9 @@ import numpy as np
 
 from fgdemo.checkpoint.schema import GALLERY_FILE
 from fgdemo.errors import UserError
-from fgdemo.ui.scatter import Group, assign_styles, payload
-from fgdemo.ui.terms import Terms, terms
+from fgdemo.palette import assign_styles
+from fgdemo.terms import Terms, terms
+from fgdemo.ui.scatter import Group, payload
 
 if TYPE_CHECKING:
     from fgdemo.clustering import Projection

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from fgdemo.errors import UserError
+from fgdemo.terms import terms
 from fgdemo.ui import render
 from fgdemo.ui.image_input import Argument, Choice, integer
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, quietly, reported
-from fgdemo.ui.terms import terms
 
 if TYPE_CHECKING:
     from fgdemo.gallery import Gallery

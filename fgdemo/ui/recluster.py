@@ -10,13 +10,13 @@ import gradio as gr
 
 from fgdemo.errors import UserError
 from fgdemo.recluster import METHODS
+from fgdemo.terms import terms
 from fgdemo.ui import recluster_report as report
 from fgdemo.ui.exploration import Explorer, View, class_sizes
 from fgdemo.ui.image_input import Argument, Choice, integer
 from fgdemo.ui.recluster_inputs import Classes, Download, Range, class_ids, one_of
 from fgdemo.ui.scatter import STALE, STATIC, Scatter, pending, read_point, read_result
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, reported
-from fgdemo.ui.terms import terms
 
 STEPS_KEPT = 10
 MAX_SEED = 2**31 - 1

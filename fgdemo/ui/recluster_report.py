@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from fgdemo.gallery import SPLITS
+from fgdemo.palette import mark_css
 from fgdemo.ui.exploration import View
 from fgdemo.ui.render import count, empty, escape, strip, thumbnail_url, tile
-from fgdemo.ui.scatter import Group, mark_css
+from fgdemo.ui.scatter import Group
 
 METHOD_NAMES = {
     "kmeans": "k-means",

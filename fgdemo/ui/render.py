@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fgdemo.checkpoint.schema import network_label, title
 from fgdemo.errors import UserError
-from fgdemo.ui.terms import CLUSTERS, SUBCLASSES, terms
+from fgdemo.terms import CLUSTERS, SUBCLASSES, terms
 
 if TYPE_CHECKING:
     import numpy as np

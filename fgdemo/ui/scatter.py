@@ -16,25 +16,7 @@ import numpy as np
 
 from fgdemo.errors import UserError
 from fgdemo.html_page import base64_array, plotly_js
-from fgdemo.palette import PALETTE, STYLES, assign_styles, colour, mark_css, symbol
-
-__all__ = [
-    "PALETTE",
-    "STALE",
-    "STATIC",
-    "STYLES",
-    "Group",
-    "Scatter",
-    "assign_styles",
-    "colour",
-    "mark_css",
-    "payload",
-    "pending",
-    "plotly_js",
-    "read_point",
-    "read_result",
-    "symbol",
-]
+from fgdemo.palette import colour, mark_css, symbol
 
 STATIC = Path(__file__).parent / "static"
 

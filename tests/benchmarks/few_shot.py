@@ -21,10 +21,11 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from fgdemo.data import load_training_catalogue
 from train.evaluation import Subject, few_shot
 from train.evaluation.episodes import draw_episodes
 from train.evaluation.few_shot import CLASSIFIERS, FewShotOptions, score_episodes, support_embeddings, support_transform
-from train.evaluation.subject import catalogue_of, load_network, open_target
+from train.evaluation.subject import load_network, open_target
 from train.launch import make_accelerator
 from train.options import RunOptions
 
@@ -69,7 +70,7 @@ def open_subject(options: argparse.Namespace) -> Subject:
         accelerator=accelerator,
         checkpoint=checkpoint,
         network=load_network(checkpoint).to(accelerator.device),
-        catalogue=catalogue_of(checkpoint, options.data_root),
+        catalogue=load_training_catalogue(checkpoint.config["fgdemo"]["training"], options.data_root),
         batch_size=64,
         workers=0,
     )

@@ -19,6 +19,7 @@ from support.commands import ROOT, finish, start
 
 import fgdemo
 import train.checkpoint_parts
+from fgdemo.__main__ import main as predict
 from fgdemo.checkpoint import Checkpoint, read_checkpoint
 from fgdemo.gallery import Gallery
 from fgdemo.models import build_network, pretrained
@@ -187,7 +188,9 @@ def test_where_data_lie_and_checkpoints_go(
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_without_labels_clusters_are_found(photos: Path, tmp_path: Path, index: Callable, flat: bool) -> None:
+def test_without_labels_clusters_are_found(
+    photos: Path, tmp_path: Path, index: Callable, flat: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = photos
     if flat:
         source = tmp_path / "flat"
@@ -209,6 +212,14 @@ def test_without_labels_clusters_are_found(photos: Path, tmp_path: Path, index: 
     assert prediction.classes[0].probability == pytest.approx(1)
     assert "Pictures without labels in 3 clusters." in made.card
     assert "pipeline_tag: image-feature-extraction" in made.card
+    capsys.readouterr()
+    assert predict(["predict", str(photos / "red" / "0.png"), "--checkpoint", str(made.directory)]) == 0
+    said = capsys.readouterr().out
+    assert '  cluster "' in said
+    assert "%" not in said
+    assert "all pictures" not in said
+    assert main(["evaluate", str(made.directory), "--device", "cpu"]) == 2
+    assert "no labels to compare with" in capsys.readouterr().err
 
 
 def test_without_labels_dividing_anew_takes_all_pictures_together(

@@ -10,22 +10,9 @@ import numpy as np
 import pytest
 
 from fgdemo.errors import UserError
-from fgdemo.ui.scatter import (
-    PALETTE,
-    STATIC,
-    STYLES,
-    Group,
-    Scatter,
-    assign_styles,
-    colour,
-    mark_css,
-    payload,
-    pending,
-    plotly_js,
-    read_point,
-    read_result,
-    symbol,
-)
+from fgdemo.html_page import plotly_js
+from fgdemo.palette import PALETTE, STYLES, assign_styles, colour, mark_css, symbol
+from fgdemo.ui.scatter import STATIC, Group, Scatter, payload, pending, read_point, read_result
 
 
 def oklab(colours: tuple[str, ...]) -> np.ndarray:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from fgdemo.checkpoint import Checkpoint, read_checkpoint
 from fgdemo.checkpoint.hub import resolve
-from fgdemo.data import Catalogue, ImageSplit, Preprocessing, eval_transform, load_catalogue
+from fgdemo.data import Catalogue, ImageSplit, Preprocessing, eval_transform
 from fgdemo.errors import UserError
 from fgdemo.gallery import Gallery
 from fgdemo.models import Network, build_from_config
@@ -122,19 +122,6 @@ def load_network(checkpoint: Checkpoint) -> Network:
 
 def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
     return Preprocessing.from_dict(checkpoint.config["fgdemo"]["preprocessing"])
-
-
-def catalogue_of(checkpoint: Checkpoint, data_root: str | None) -> Catalogue:
-    """The data set a checkpoint was trained on, split as it was then."""
-    training = checkpoint.config["fgdemo"]["training"]
-    return load_catalogue(
-        training["dataset"],
-        data_root,
-        seed=training["seed"],
-        superclasses=training.get("superclasses"),
-        val_fraction=training.get("val_fraction"),
-        test_fraction=training.get("test_fraction"),
-    )
 
 
 def check_classes(checkpoint: Checkpoint, split: ImageSplit) -> None:

@@ -1,4 +1,4 @@
-"""What the tabs call the groups of pictures in a checkpoint: subclasses, or clusters where there are no classes."""
+"""What people are told of the groups of pictures: subclasses, or clusters where a checkpoint has no classes."""
 
 from __future__ import annotations
 
