@@ -670,9 +670,9 @@ def test_fine_labels_that_cannot_be_had_are_one_sentence(
     cases = [
         ({"dataset": "imagefolder"}, ["--data-root", flat], "has one level of labels"),
         ({"dataset": "grocery_store"}, [], "--data-root"),
-        ({"dataset": "drawn"}, [], "Unknown data set 'drawn'"),
+        ({"dataset": "drawn"}, [], "known here (drawn)"),
         ({"dataset": "digits"}, [], "lacks 12 of the 12 pictures of the gallery, such as 'drawn/00.png'"),
-        ({}, [], "does not say which data set it was trained on"),
+        ({}, [], "known here (none is named)"),
     ]
     for number, (training, options, sentence) in enumerate(cases):
         checkpoint = _trained_on(tmp_path / str(number), tiny, training)

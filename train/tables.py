@@ -112,7 +112,8 @@ def discovery_table(sweep: Sweep, entries: list[Entry], given_k: str = "oracle",
                 place = cells.setdefault((match["side"], match["name"]), {})
                 place[row.name] = _mean_and_deviation(found, path, scale=1, digits=3)
     scored = [row.name for row in sweep.rows if any(row.name in place for place in cells.values())]
-    order = sorted(cells, key=lambda key: (key[0] != "ours", key[1]))
+    # epoch 8 comes before epoch 10
+    order = sorted(cells, key=lambda key: (key[0] != "ours", [part.zfill(6) for part in re.split(r"(\d+)", key[1])]))
     lines = [
         [name if side == "ours" else f"control: {name}", *(cells[side, name].get(row, "") for row in scored)]
         for side, name in order

@@ -80,12 +80,15 @@ def test_discovery_names_controls() -> None:
         "test/discovery/ours/chosen/k-means/ami": 0.1,
         "test/discovery/controls/oracle/raw pixels/ami": 0.5,
         "test/discovery/controls/oracle/raw pixels/ari": 0.4,
+        "test/discovery/controls/oracle/classify, epoch 8/ami": 0.3,
+        "test/discovery/controls/oracle/classify, epoch 10/ami": 0.3,
     }
     table = discovery_table(SWEEP, [entry("ours", 0, 1, figures=figures)])
     assert table.splitlines()[0] == "| AMI, oracle K | ours |"
     assert cells(table, "k-means")[1] == "0.250"
     assert cells(table, "control: raw pixels")[1] == "0.500"
     assert "0.900" not in table
+    assert table.index("epoch 8 ") < table.index("epoch 10 ")
     assert "0.400" in discovery_table(SWEEP, [entry("ours", 0, 1, figures=figures)], "oracle", "ari")
     assert "0.100" in discovery_table(SWEEP, [entry("ours", 0, 1, figures=figures)], "chosen")
 
