@@ -1,7 +1,7 @@
 """`python -m train sweep FILE`: train and evaluate every row and seed that the ledger does not hold yet.
 
-Rows run one after the other, each as a process of its own. A sweep may be killed at any moment and started again
-another day: finished rows are skipped, the one that was under way resumes from its last saved state.
+Rows run one after the other, seed by seed, each as a process of its own. A sweep may be killed at any moment and
+started again another day: finished rows are skipped, the one that was under way resumes from its last saved state.
 """
 
 from __future__ import annotations
@@ -86,17 +86,17 @@ class _Runner:
     def run(self) -> list[str]:
         """All that is missing; the names of what failed."""
         failed = []
+        # Seed by seed, so that a sweep that is stopped early has something to say of every row.
+        seeds = sorted({seed for row in self.rows for seed in row.seeds})
         with _stoppable():
-            for row in self.rows:
-                for seed in row.seeds:
-                    done = latest(read_ledger(self.ledger), row.name, row.setting)
-                    if seed in done and not self.options.again:
-                        continue
-                    if time.monotonic() >= self.deadline:
-                        print(f"{row.name}, seed {seed}: left for another time", flush=True)
-                        continue
-                    if not self._trial(row, seed):
-                        failed.append(f"{row.name} with seed {seed}")
+            for seed, row in ((seed, row) for seed in seeds for row in self.rows if seed in row.seeds):
+                done = latest(read_ledger(self.ledger), row.name, row.setting)
+                if seed in done and not self.options.again:
+                    continue
+                if time.monotonic() >= self.deadline:
+                    print(f"{row.name}, seed {seed}: left for another time", flush=True)
+                elif not self._trial(row, seed):
+                    failed.append(f"{row.name} with seed {seed}")
         return failed
 
     def _trial(self, row: Row, seed: int) -> bool:

@@ -57,37 +57,11 @@ def sweep(file: Path, *more: str) -> int:
     return main(words(file, *more))
 
 
-def test_rows_run_once_and_end_in_a_table(
-    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = write(seeds=[0])
-    assert sweep(file, "--only", "slow") == 0
-    assert "fast | 0 (missing: 0)" in capsys.readouterr().out
-    (slow,) = read_ledger(tmp_path / "ledger.jsonl")
-    assert (slow.row, slow.seed, slow.status, slow.options) == ("slow", 0, "done", OPTIONS)
-    assert slow.outcome("val/top1").mean() == pytest.approx(slow.figures["val/top1"], abs=1e-6)
-    assert len(slow.outcome("val/top1")) == 270
-    assert str(tmp_path) not in (tmp_path / "ledger.jsonl").read_text()
-
-    assert sweep(file) == 0
-    assert [(e.row, e.seed) for e in read_ledger(tmp_path / "ledger.jsonl")[1:]] == [("fast", 0)]
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert lines[1].startswith("| slow | 1 |")
-    assert "over 1 seeds" in lines[2]
-    assert "over seeds and pictures" in lines[2]
-
-    # with --again a row that is done is trained once more
-    assert sweep(file, "--only", "fast", "--again") == 0
-    assert len(read_ledger(tmp_path / "ledger.jsonl")) == 3
-    logs = {path.name[:6]: path.read_text() for path in (tmp_path / "work" / "small").glob("*.log")}
-    assert {name: log.count("trained in") for name, log in logs.items()} == {"slow-0": 1, "fast-0": 2}
-
-
 def test_killed_at_once_and_stopped_in_time(
     write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SIGKILL to the sweep ends its trainer too; the next call resumes the row under way."""
-    file = write(rows={"long": {"config": "recipe.yaml", "options": {"epochs": 30}}}, seeds=[0], compare=None)
+    file = write(rows={"long": {"config": "recipe.yaml", "options": {"epochs": 12}}}, seeds=[0], compare=None)
     process = start(*words(file))
     folder = tmp_path / "work" / "small"
     deadline = time.monotonic() + 120
@@ -100,7 +74,7 @@ def test_killed_at_once_and_stopped_in_time(
     while not _free(run / ".lock"):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] < 30
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] < 12
     assert not (tmp_path / "ledger.jsonl").exists()
 
     assert sweep(file, "--minutes", "0.02") == 0
@@ -112,7 +86,7 @@ def test_killed_at_once_and_stopped_in_time(
     assert "resumed from" in run.with_suffix(".log").read_text()
     assert len(read_ledger(tmp_path / "ledger.jsonl")) == 1
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows if "val/top1" in row] == list(range(1, 31))
+    assert [row["epoch"] for row in rows if "val/top1" in row] == list(range(1, 13))
 
 
 def _free(lock: Path) -> bool:
@@ -125,7 +99,7 @@ def _free(lock: Path) -> bool:
         return False
 
 
-def test_rows_that_fail_and_rows_that_start_from_others(
+def test_rows_run_once_fail_alone_and_start_from_others(
     write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = {
@@ -138,30 +112,45 @@ def test_rows_that_fail_and_rows_that_start_from_others(
         },
     }
     file = write(rows=rows, seeds=[0], compare={"arm": "trunk"})
+    ledger = tmp_path / "ledger.jsonl"
+    # what a row starts from has to be there
+    assert sweep(file, "--only", "arm") == 2
+    assert "--only trunk --again" in capsys.readouterr().err
+    assert sweep(file, "--only", "trunk") == 0
+    assert "arm | 0 (missing: 0)" in capsys.readouterr().out
+    (trunk,) = read_ledger(ledger)
+    assert (trunk.row, trunk.seed, trunk.status, trunk.options) == ("trunk", 0, "done", OPTIONS)
+    assert trunk.outcome("val/top1").mean() == pytest.approx(trunk.figures["val/top1"], abs=1e-6)
+    assert len(trunk.outcome("val/top1")) == 270
+    assert str(tmp_path) not in ledger.read_text()
+
+    # the rest: a row that fails does not keep the others from running, one that is done does not run again
     assert sweep(file) == 2
     said = capsys.readouterr()
     assert "bad with seed 0" in said.err
     assert "bad | 0 (missing: 0)" in said.out
-    bad, trunk, arm = read_ledger(tmp_path / "ledger.jsonl")
-    assert [entry.status for entry in (bad, trunk, arm)] == ["failed", "done", "done"]
+    bad, arm = read_ledger(ledger)[1:]
+    assert [(e.row, e.status) for e in (bad, arm)] == [("bad", "failed"), ("arm", "done")]
     assert "--lr" in bad.about["reason"]
     assert arm.options["encoder_weights"] == "${trunk}/checkpoint"
     _, trunk_row, arm_row = read_sweep(file).rows
     work = tmp_path / "work" / "small"
     saved = yaml.safe_load((work / f"arm-0-{arm_row.training}" / "options.yaml").read_text())
     assert saved["encoder_weights"] == str(work / f"trunk-0-{trunk_row.training}" / "checkpoint")
-    # without the trunk's run there is nothing to start from
-    argv = ["sweep", str(file), "--work", str(tmp_path / "new"), "--ledger", str(tmp_path / "l.jsonl"), "--only", "arm"]
-    assert main(argv) == 2
-    assert "--only trunk --again" in capsys.readouterr().err
+    line = next(line for line in said.out.splitlines() if line.startswith("| arm "))
+    assert "over 1 seeds" in line
+    assert "over seeds and pictures" in line
 
+    # with --again a row that is done is trained once more, which this launcher cannot do
+    assert sweep(file, "--only", "trunk", "--again", "--launcher", "false") == 2
+    assert read_ledger(ledger)[-1].status == "failed"
     # another evaluation needs no new training
     run = work / f"trunk-0-{trunk_row.training}" / "run.json"
     trained = run.stat().st_mtime_ns
     file = write(rows={"trunk": rows["trunk"]}, seeds=[0], compare=None, evaluate={**EVALUATE, "knn": 3})
     assert sweep(file) == 0
     assert run.stat().st_mtime_ns == trained
-    assert "val/knn/top1" in read_ledger(tmp_path / "ledger.jsonl")[-1].figures
+    assert "val/knn/top1" in read_ledger(ledger)[-1].figures
 
 
 def test_table_alone_and_a_launcher(
@@ -173,6 +162,12 @@ def test_table_alone_and_a_launcher(
     assert not (tmp_path / "work").exists()
     assert sweep(file, "--only", "slow", "--launcher", "false") == 2
     assert "slow with seed 0" in capsys.readouterr().err
+
+
+def test_every_row_gets_its_first_seed_before_any_gets_the_second(write: Callable[..., Path], tmp_path: Path) -> None:
+    assert sweep(write(), "--launcher", "false") == 2
+    tried = [(entry.row, entry.seed) for entry in read_ledger(tmp_path / "ledger.jsonl")]
+    assert tried == [("slow", 0), ("fast", 0), ("slow", 1), ("fast", 1)]
 
 
 def test_data_roots_reach_the_commands(write: Callable[..., Path], tmp_path: Path) -> None:
