@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from fgdemo.data.catalogue import Catalogue
-from fgdemo.data.files import FileReader, require_files, require_root
+from fgdemo.data.files import photograph_catalogue, require_files, require_root
 from fgdemo.data.hierarchy import Hierarchy
+from fgdemo.data.mat import mat_numbers
 from fgdemo.data.registry import register
 from fgdemo.errors import UserError
 
@@ -30,44 +31,29 @@ def flowers102(root: Path | None, *, seed: int) -> Catalogue:
     """
     root = require_root(root, "flowers102", HOW)
     require_files(root, NEEDED, "flowers102", HOW)
-    labels = _mat(root / NEEDED[0], "labels") - 1
+    labels = mat_numbers(root / NEEDED[0], "labels", HOW) - 1
     n = len(labels)
     split = np.full(n, "", dtype="<U5")
     for name, entry in SPLIT_FIELDS.items():
-        ids = _mat(root / NEEDED[1], entry)
+        ids = mat_numbers(root / NEEDED[1], entry, HOW)
         if len(ids) and not (ids.min() >= 1 and ids.max() <= n):
             raise UserError(f"{root / NEEDED[1]} names pictures outside 1..{n}. {HOW}")
         split[ids - 1] = name
     if (split == "").any():
         raise UserError(f"{root / NEEDED[1]} leaves pictures in no split. {HOW}")
     hierarchy = Hierarchy.flat(_class_names(root, int(labels.max()) + 1))
-    keys = np.array([f"{FOLDER}/jpg/image_{i:05d}.jpg" for i in range(1, n + 1)])
-    return Catalogue(
-        name="flowers102",
-        root=root,
-        keys=keys,
-        fine=labels,
-        coarse=labels,
-        split=split,
-        hierarchy=hierarchy,
-        default_labels="fine",
-        reader=FileReader(root, keys),
-        publishable=False,
-        licence="The rights to the photographs lie with their owners: not to be redistributed.",
+    return photograph_catalogue(
+        "flowers102",
+        root,
+        [f"{FOLDER}/jpg/image_{i:05d}.jpg" for i in range(1, n + 1)],
+        labels,
+        split,
+        hierarchy,
         source=(
             "Oxford Flowers-102 (M.-E. Nilsback and A. Zisserman, ICVGIP 2008), 8,189 photographs, official splits."
         ),
+        how=HOW,
     )
-
-
-def _mat(path: Path, entry: str) -> np.ndarray:
-    """One vector of a MATLAB file, int64."""
-    from scipy.io import loadmat
-
-    try:
-        return loadmat(path)[entry].ravel().astype(np.int64)
-    except Exception as error:  # scipy raises many kinds on damaged files
-        raise UserError(f"{path} is damaged or has no entry {entry!r}. {HOW}") from error
 
 
 def _class_names(root: Path, n: int) -> list[str]:
