@@ -26,7 +26,7 @@ class SourceOptions:
     pretrained: bool = True
     """timm's pretrained weights, fetched from the Hub"""
     encoder_weights: str | None = None
-    """weights from this file instead (.safetensors, or a weights-only .pth)"""
+    """weights from this file instead: .safetensors or weights-only .pth (timm's or DINOv2's), or .npz (Google's ViT)"""
     img_size: int | tuple[int, int] | None = None
     """side, or height and width, of the input in pixels; not given: the encoder's own"""
     encoder_args: dict = field(default_factory=dict)

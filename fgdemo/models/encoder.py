@@ -34,7 +34,9 @@ class Encoder(nn.Module):
     """A timm model by name.
 
     Weights are random, timm's published ones (`pretrained`), or those of a local file (`weights`, which goes
-    before `pretrained`): .safetensors, a .pth that loads as weights only, or a checkpoint directory.
+    before `pretrained`): .safetensors, a .pth that loads as weights only, or a checkpoint directory, with timm's
+    names, Meta's for DINOv2, or those of another project that timm converts; or Google's vision transformers as
+    .npz. Every tensor but a classifier of another size must fit.
 
     `img_size` is one side or (height, width) in pixels. Models of a fixed input size are built for it, with
     position tables resampled by timm; for the others it only changes `data_config`.

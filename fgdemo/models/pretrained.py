@@ -1,31 +1,27 @@
-"""timm modules with random, published or local weights.
-
-Local files are safetensors, or PyTorch files that load with `weights_only=True`: no code of theirs is run.
-"""
+"""timm modules with random, published or local weights."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import logging
-import pickle
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import HfHubHTTPError, httpx
-from safetensors import SafetensorError
-from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, is_model_pretrained, load_state_dict
+from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, is_model_pretrained
 from torch import nn
 
 from fgdemo.errors import UserError
+from fgdemo.models.published_keys import load_published, published_weights
+from fgdemo.models.weights_file import classifier_size, describe_mismatch, read_weights, source_args, weights_path
 
 logger = logging.getLogger(__name__)
 
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 # Arguments of timm.create_model that load files, change the interface, or have a place of their own here.
 RESERVED_ARGS = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "pretrained_strict"}
@@ -118,36 +114,47 @@ def create_from_file(
 ) -> tuple[nn.Module, bool]:
     """A timm module with the weights of a local file, and whether its classifier came from the file.
 
-    timm's own checkpoint filter of the architecture runs on the file, so published formats of other projects
-    that timm knows are converted and position tables are resampled to the grid in use. Everything but a
-    classifier of another size must match exactly.
+    Google's vision transformers (.npz) and Meta's DINOv2 are read as published (`fgdemo.models.published_keys`). On
+    every other file timm's own checkpoint filter of the architecture runs, so published formats of other projects
+    that timm knows are converted. Position tables are resampled from the grid of the file to the grid in use.
+    Everything but a classifier of another size must match exactly.
 
     Raises:
         UserError: unreadable file, or tensors missing, unexpected or of another shape.
     """
-    path = _weights_path(Path(path))
+    path = weights_path(Path(path))
     tensors = read_weights(path)
-    published = _published(name).to_dict()
-    classes_in_file = _classifier_size(tensors, published.get("classifier"))
-    overlay = {
-        "state_dict": tensors,
-        "custom_load": False,
-        "num_classes": classes_in_file,
-        "label_offset": None,
-    }
-    source_args = _source_args(path, name)
-    extra = {"pretrained_model_args": source_args} if source_args else {}
-    net = _create(
-        name,
-        classes_in_file,
-        img_size,
-        model_args,
-        pretrained=True,
-        pretrained_cfg_overlay=overlay,
-        weights_path=path,
-        **extra,
-    )
-    net.pretrained_cfg = net.default_cfg = published
+    registered = _published(name).to_dict()
+    with _misfits_named(path, name):
+        published = published_weights(tensors)
+    if published:
+        classes_in_file = classifier_size(published.tensors, registered.get("classifier"))
+        net = _create(name, classes_in_file, img_size, model_args)
+        with _misfits_named(path, name):
+            load_published(net, published)
+        for dropped, reason in published.dropped.items():
+            logger.info("%s: %s dropped: %s", path, dropped, reason)
+    else:
+        classes_in_file = classifier_size(tensors, registered.get("classifier"))
+        overlay = {
+            "state_dict": tensors,
+            "custom_load": False,
+            "num_classes": classes_in_file,
+            "label_offset": None,
+        }
+        made_for = source_args(path, name)
+        extra = {"pretrained_model_args": made_for} if made_for else {}
+        net = _create(
+            name,
+            classes_in_file,
+            img_size,
+            model_args,
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
+            source=path,
+            **extra,
+        )
+    net.pretrained_cfg = net.default_cfg = registered
     kept = classes_in_file == num_classes
     if not kept:
         if num_classes and classes_in_file:
@@ -161,68 +168,13 @@ def create_from_file(
     return net, kept and num_classes > 0
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a .safetensors file or of a PyTorch file that loads with `weights_only=True`.
-
-    Nested training files (`model`, `state_dict`, `state_dict_ema`) and wrapper prefixes are unpacked by timm.
-
-    Raises:
-        UserError: no such file, another format, a damaged file, or a pickle that holds more than tensors.
-    """
-    if not path.is_file():
-        raise UserError(f"No weights at {path}: give a .safetensors or weights-only .pth file.")
-    if path.suffix not in WEIGHT_SUFFIXES:
-        raise UserError(f"{path} is not a weights file: expected {', '.join(WEIGHT_SUFFIXES)}.")
-    try:
-        tensors = load_state_dict(str(path))
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a valid safetensors file: {error}.") from error
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        AttributeError,
-        KeyError,
-        OSError,
-    ) as error:
-        raise UserError(
-            f"{path} cannot be loaded as weights only (damaged, or a pickle with code, which is never run): "
-            "convert it to .safetensors."
-        ) from error
-    if not isinstance(tensors, dict) or not tensors or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise UserError(f"{path} holds no plain dictionary of tensors: export the weights alone.")
-    return tensors
-
-
-def describe_mismatch(error: RuntimeError, limit: int = 3) -> str:
-    """The first few names of each kind in the message of torch's strict `load_state_dict`."""
-    text = str(error)
-    parts = []
-    for title, pattern in (
-        ("missing", r"Missing key\(s\) in state_dict: (.*?)\. *(?:\n|$)"),
-        ("unexpected", r"Unexpected key\(s\) in state_dict: (.*?)\. *(?:\n|$)"),
-    ):
-        found = re.search(pattern, text)
-        if found:
-            names = re.findall(r'"([^"]+)"', found.group(1))
-            more = f" and {len(names) - limit} more" if len(names) > limit else ""
-            parts.append(f"{title} {', '.join(names[:limit])}{more}")
-    shape = r"torch\.Size\((\[[^\]]*\])\)"
-    shapes = re.findall(rf"size mismatch for (\S+): .*?shape {shape}.*?current model is {shape}", text)
-    if shapes:
-        more = f" and {len(shapes) - limit} more" if len(shapes) > limit else ""
-        parts.append("other shapes " + ", ".join(f"{n} {a} for {b}" for n, a, b in shapes[:limit]) + more)
-    return "; ".join(parts) or " ".join(text.split())[:200]
-
-
 def _create(
     name: str,
     num_classes: int,
     img_size: tuple[int, int] | None,
     model_args: dict[str, Any],
     *,
-    weights_path: Path | None = None,
+    source: Path | None = None,
     **options: Any,
 ) -> nn.Module:
     kwargs = dict(model_args)
@@ -233,11 +185,8 @@ def _create(
     except (OSError, httpx.HTTPError, HfHubHTTPError):
         raise
     except Exception as error:
-        if weights_path is not None:
-            raise UserError(
-                f"{weights_path} does not fit encoder {name}: {_reason(error)}. Check the encoder's name and "
-                "model_args."
-            ) from error
+        if source is not None:
+            raise _misfit(source, name, error) from error
         size = f" at {img_size[0]}x{img_size[1]} pixels" if img_size else ""
         given = f" with model_args {model_args}" if model_args else ""
         raise UserError(f"timm cannot build {name}{size}{given}: {_reason(error)}.") from error
@@ -248,42 +197,24 @@ def _published(name: str) -> PretrainedCfg:
     return get_pretrained_cfg(name) or PretrainedCfg(architecture=name)
 
 
+@contextmanager
+def _misfits_named(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise _misfit(path, name, error) from error
+
+
+def _misfit(path: Path, name: str, error: Exception) -> UserError:
+    return UserError(f"{path} does not fit encoder {name}: {_reason(error)}. Check the encoder's name and model_args.")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
         return describe_mismatch(error)
     if isinstance(error, KeyError):
         return f"tensor {error.args[0]} is missing"
     return (" ".join(str(error).split())[:200] or type(error).__name__).rstrip(".")
-
-
-def _weights_path(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    inside = path / "model.safetensors"
-    if not inside.is_file():
-        raise UserError(f"No model.safetensors in {path}: give a weights file or a checkpoint directory.")
-    return inside
-
-
-def _source_args(path: Path, name: str) -> dict[str, Any]:
-    """The size the file was made for, from timm's config.json beside it: non-square tables need it."""
-    try:
-        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
-        size = config["model_args"]["img_size"]
-        if config["architecture"] == name.partition(".")[0]:
-            return {"img_size": size}
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return {}
-
-
-def _classifier_size(tensors: dict[str, torch.Tensor], published: str | tuple[str, ...] | None) -> int:
-    names = (published,) if isinstance(published, str) else tuple(published or ())
-    for name in (*names, "head", "fc", "head.fc", "classifier"):
-        weight = tensors.get(f"{name}.weight")
-        if weight is not None and weight.ndim in (2, 4):
-            return weight.shape[0]
-    return 0
 
 
 def _require_reachable(name: str) -> None:
