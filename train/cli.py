@@ -57,11 +57,11 @@ def normalise_argv(argv: list[str], groups: tuple[type, ...]) -> list[str]:
             result.append("true")
         elif name == "resume" and bare:
             result.append("latest")
-        elif kinds.get(name) == "tuple":
+        elif kinds.get(name) in ("tuple", "number or tuple"):
             numbers = []
             while rest and _NUMBER.match(rest[0]):
                 numbers.append(rest.pop(0))
-            if len(numbers) > 1:
+            if len(numbers) > 1 or (numbers and kinds[name] == "tuple"):
                 result.append("[" + ",".join(numbers) + "]")
             else:
                 result += numbers
@@ -76,7 +76,7 @@ def dump_yaml(parser: ArgumentParser, values: Namespace) -> str:
 
 
 def _field_kinds(groups: tuple[type, ...]) -> dict[str, str]:
-    """Which fields are booleans or tuples of numbers."""
+    """Which fields are booleans, tuples of numbers, or either a number or a tuple."""
     kinds = {}
     for group in groups:
         hints = typing.get_type_hints(group)
@@ -86,5 +86,5 @@ def _field_kinds(groups: tuple[type, ...]) -> dict[str, str]:
             if bool in options:
                 kinds[f.name] = "bool"
             elif any(typing.get_origin(option) is tuple for option in options):
-                kinds[f.name] = "tuple"
+                kinds[f.name] = "number or tuple" if int in options else "tuple"
     return kinds

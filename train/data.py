@@ -11,7 +11,7 @@ from train.options import AugmentOptions, DataOptions
 
 def open_catalogue(data: DataOptions, seed: int) -> Catalogue:
     """The data set that the options name; `seed` draws its validation split where no official one exists."""
-    return load_catalogue(
+    catalogue = load_catalogue(
         data.data,
         data.data_root,
         seed=seed,
@@ -19,6 +19,7 @@ def open_catalogue(data: DataOptions, seed: int) -> Catalogue:
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
     )
+    return catalogue.with_val_in_train() if data.include_val else catalogue
 
 
 def open_splits(

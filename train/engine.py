@@ -21,7 +21,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fgdemo.data import EpochSampler, ImageSplit, Sample, keyed_seed
+from fgdemo.data import ClassBalancedSampler, EpochSampler, ImageSplit, Sample, keyed_seed
 from fgdemo.errors import UserError
 from fgdemo.models import Network
 from train.inference import run_split
@@ -95,13 +95,8 @@ class Engine:
             "mixed_precision": accelerator.mixed_precision,
         }
         self.folder = folder
-        self.sampler = EpochSampler(
-            len(train),
-            optim.batch_size * optim.accumulate,
-            seed=run.seed,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-        )
+        method.check(optim)
+        self.sampler = _sampler(accelerator, train, optim, run.seed)
         self.steps_per_epoch = self.sampler.batches_per_epoch
         self.total_steps = self.steps_per_epoch * optim.epochs
 
@@ -197,6 +192,7 @@ class Engine:
             self.accelerator.clip_grad_norm_(self.parameters, optim.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.method.end_step(self.network, self._total, self.steps_per_epoch)
         position.step += 1
         position.window += 1
         if self.ema:
@@ -208,6 +204,9 @@ class Engine:
         for name, value in losses.items():
             part = value.detach().float() / self.optim.accumulate
             self.sums[name] = self.sums[name] + part if name in self.sums else part
+
+    def _total(self, tensor: Tensor) -> Tensor:
+        return self.accelerator.reduce(tensor, "sum")
 
     def _seed_draws(self, micro: int) -> None:
         rank = self.accelerator.process_index
@@ -335,6 +334,17 @@ class Engine:
         device = self.accelerator.device
         self.sums = {name: value.to(device) for name, value in state.tensors["sums"].items()}
         self.accelerator.print(f"resumed from {path}: step {self.position.step} of {self.total_steps}")
+
+
+def _sampler(accelerator: Accelerator, split: ImageSplit, optim: OptimOptions, seed: int) -> EpochSampler:
+    """Batches of one optimiser step of this process."""
+    batch_size = optim.batch_size * optim.accumulate
+    common = {"seed": seed, "rank": accelerator.process_index, "world": accelerator.num_processes}
+    if optim.per_class:
+        return ClassBalancedSampler(
+            split.targets, batch_size, per_class=optim.per_class, micro_batch=optim.batch_size, **common
+        )
+    return EpochSampler(len(split), batch_size, **common)
 
 
 class _EpochBatches:

@@ -102,6 +102,7 @@ def build_config(
             "superclasses": run.data.superclasses,
             "val_fraction": run.data.val_fraction,
             "test_fraction": run.data.test_fraction,
+            "include_val": run.data.include_val,
             "epochs": run.optim.epochs,
             "step": step,
             "seconds": round(run_seconds(read_rows(run.folder / "metrics.jsonl"))),

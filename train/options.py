@@ -15,17 +15,21 @@ class DataOptions:
     """Pictures and labels"""
 
     data: str = "scenes"
-    """data set: scenes, digits, imagefolder, flowers102 or grocery_store"""
+    """data set: scenes, digits, imagefolder, flowers102, grocery_store, cub200, stanford_dogs, oxford_pets, nabirds,
+    stanford_cars or fgvc_aircraft"""
     data_root: str | None = None
     """folder that holds the data set; not needed for scenes and digits"""
     labels: Literal["fine", "coarse"] | None = None
     """level of the hierarchy that training sees; not given: the data set's own"""
     superclasses: str | None = None
-    """which grouping of the classes to use where a data set offers several (digits: parity, loops, magnitude)"""
+    """which grouping of the classes to use where a data set offers several (digits: parity, loops, magnitude;
+    nabirds: species, family; fgvc_aircraft: family, manufacturer)"""
     val_fraction: float | None = None
     """share of the training pictures held out for validation, where no official split says"""
     test_fraction: float | None = None
     """share held out for testing, of a folder of pictures without a test split"""
+    include_val: bool = False
+    """train on the validation pictures as well, once all else has been chosen on them; the last epoch is exported"""
     cache: bool = False
     """keep decoded pictures in memory as uint8"""
     strict: bool = False
@@ -38,6 +42,9 @@ class DataOptions:
 class AugmentOptions:
     """Augmentation of training pictures (0 or none turns one off)"""
 
+    resize: int = 0
+    """squash pictures to this shorter side and crop the input at random, in evaluation at the centre, in place of a
+    random resized crop; 0: off"""
     crop_scale: tuple[float, float] = (0.35, 1.0)
     """share of the area that a random crop keeps"""
     crop_ratio: tuple[float, float] = (0.75, 1.3333)
@@ -63,7 +70,7 @@ class EncoderOptions:
     pretrained: bool = True
     """start from timm's pretrained weights, fetched from the Hub"""
     encoder_weights: str | None = None
-    """start from this file instead (.safetensors, or a weights-only .pth)"""
+    """start from this file instead: .safetensors or weights-only .pth (timm's or DINOv2's), or .npz (Google's ViT)"""
     img_size: int | tuple[int, int] | None = None
     """side, or height and width, of the input in pixels; not given: the encoder's own"""
     encoder_args: dict = field(default_factory=dict)
@@ -82,6 +89,9 @@ class OptimOptions:
     """pictures in one forward pass of one process"""
     accumulate: int = 1
     """forward passes that share one optimiser step"""
+    per_class: int = 0
+    """pictures of each class in one forward pass (P x K sampling: classes come equally often); 0: every picture comes
+    once an epoch, in any order"""
     opt: str = "adamw"
     """optimiser: sgd, adam, adamw or any other name of timm's factory"""
     lr: float = 1e-3

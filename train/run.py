@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from filelock import FileLock, Timeout
 
-from fgdemo.data import Preprocessing
+from fgdemo.data import Preprocessing, squashed
 from fgdemo.errors import UserError
 from train.cli import build_parser, dump_yaml, normalise_argv, split_namespace
 from train.data import open_catalogue, open_splits
@@ -52,6 +52,9 @@ def train_command(name: str, argv: list[str]) -> None:
     method = method_class(own, DataInfo(catalogue.class_names(level), len(catalogue.rows("train"))))
     network = method.build(encoder)
     preprocessing = Preprocessing.from_data_config(network.encoder.data_config)
+    if augment.resize:
+        preprocessing = squashed(preprocessing, augment.resize)
+        network.encoder.data_config |= {"crop_pct": preprocessing.crop_pct, "crop_mode": preprocessing.crop_mode}
     train_split, val_split = open_splits(catalogue, data, augment, preprocessing, run.seed)
 
     plain = {key: value for key, value in values.as_dict().items() if key != "config"}
@@ -102,6 +105,7 @@ def check_options(optim: OptimOptions, run: RunOptions) -> None:
         "--epochs": (optim.epochs, 1),
         "--batch-size": (optim.batch_size, 1),
         "--accumulate": (optim.accumulate, 1),
+        "--per-class": (optim.per_class, 0),
         "--restarts": (optim.restarts, 1),
         "--keep": (run.keep, 1),
         "--eval-every": (run.eval_every, 1),

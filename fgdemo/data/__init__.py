@@ -1,6 +1,7 @@
 """Data sets by name, safe decoding, transforms and samplers."""
 
 from fgdemo.data.catalogue import Catalogue
+from fgdemo.data.class_sampler import ClassBalancedSampler
 from fgdemo.data.hierarchy import Hierarchy
 from fgdemo.data.image_split import ImageSplit, Sample
 from fgdemo.data.images import decode_thumbnail, encode_thumbnail, open_image
@@ -13,10 +14,11 @@ from fgdemo.data.registry import (
 )
 from fgdemo.data.rng import keyed_permutation, keyed_random, keyed_seed
 from fgdemo.data.samplers import EpochSampler, shard_rows
-from fgdemo.data.transforms import Preprocessing, crop_box, eval_transform, train_transform
+from fgdemo.data.transforms import Preprocessing, crop_box, eval_transform, squashed, train_transform
 
 __all__ = [
     "Catalogue",
+    "ClassBalancedSampler",
     "EpochSampler",
     "Hierarchy",
     "ImageSplit",
@@ -36,5 +38,6 @@ __all__ = [
     "open_image",
     "register",
     "shard_rows",
+    "squashed",
     "train_transform",
 ]

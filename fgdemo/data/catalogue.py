@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +93,16 @@ class Catalogue:
         if split not in SPLITS:
             raise UserError(f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}.")
         return np.flatnonzero(self.split == split)
+
+    def with_val_in_train(self) -> Catalogue:
+        """The same data set with its validation pictures counted among the training ones.
+
+        Raises:
+            UserError: it has no validation split.
+        """
+        if not len(self.rows("val")):
+            raise UserError(f"Data set {self.name} has no validation pictures to train on (--include-val).")
+        return replace(self, split=np.where(self.split == "val", "train", self.split))
 
     @staticmethod
     def _check_level(level: str) -> str:

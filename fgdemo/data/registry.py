@@ -93,7 +93,7 @@ def load_training_catalogue(training: Mapping[str, Any], root: str | Path | None
             "The checkpoint was not trained on a labelled data set that is known here "
             f"({training.get('dataset', 'none is named')}), so there are no labels to compare with."
         )
-    return load_catalogue(
+    catalogue = load_catalogue(
         training["dataset"],
         root,
         seed=training.get("seed", 0),
@@ -101,6 +101,7 @@ def load_training_catalogue(training: Mapping[str, Any], root: str | Path | None
         val_fraction=training.get("val_fraction"),
         test_fraction=training.get("test_fraction"),
     )
+    return catalogue.with_val_in_train() if training.get("include_val") else catalogue
 
 
 def load_dataset(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import floor
 from typing import Any
 
@@ -68,6 +68,19 @@ class Preprocessing:
         return cls(**values)
 
 
+def squashed(pre: Preprocessing, side: int) -> Preprocessing:
+    """Squash pictures, whatever their shape, until the shorter side is `side` pixels, and keep the centre.
+
+    Raises:
+        UserError: the side is shorter than that of the input.
+    """
+    shorter = min(pre.input_size[1:])
+    if side < shorter:
+        raise UserError(f"Pictures resized to {side} pixels cannot hold a crop of {shorter} (--resize, --img-size).")
+    # A hair above the side, since the product of the share is rounded down.
+    return replace(pre, crop_pct=shorter / (side + 1e-6), crop_mode="squash")
+
+
 def eval_transform(pre: Preprocessing) -> Transform:
     """RGB picture -> (3, H, W) float32, without any random draw."""
     from timm.data import create_transform
@@ -86,6 +99,7 @@ def eval_transform(pre: Preprocessing) -> Transform:
 def train_transform(
     pre: Preprocessing,
     *,
+    resize: int = 0,
     crop_scale: tuple[float, float] = (0.35, 1.0),
     crop_ratio: tuple[float, float] = (0.75, 1.333),
     hflip: float = 0.5,
@@ -97,6 +111,8 @@ def train_transform(
     """RGB picture -> (3, H, W) float32 by random resized crop, flips and colour.
 
     Args:
+        resize: squash pictures to this shorter side and crop at random, in place of the random resized crop; `pre` is
+            then `squashed` to it. 0 for the latter.
         crop_scale: smallest and largest share of the picture's area in the crop.
         crop_ratio: smallest and largest width / height of the crop.
         hflip, vflip, re_prob: probabilities of mirroring, of turning upside down, of erasing a rectangle.
@@ -116,9 +132,10 @@ def train_transform(
     from timm.data import create_transform
 
     try:
-        return create_transform(
+        geometry, colour, tensor = create_transform(
             input_size=pre.input_size,
             is_training=True,
+            separate=True,
             scale=tuple(crop_scale),
             ratio=tuple(crop_ratio),
             hflip=hflip,
@@ -136,6 +153,14 @@ def train_transform(
         raise UserError(
             f"timm does not know the augmentation policy {auto_augment!r}; rand-m9-mstd0.5 is one it knows."
         ) from error
+    from torchvision import transforms as tv
+
+    if resize:
+        size = tuple(floor(side / pre.crop_pct) for side in pre.input_size[1:])
+        mode = tv.InterpolationMode(pre.interpolation)
+        # timm's flips stay; its random resized crop comes first.
+        geometry = tv.Compose([tv.Resize(size, mode), tv.RandomCrop(pre.input_size[1:]), *geometry.transforms[1:]])
+    return tv.Compose([geometry, colour, tensor])
 
 
 def crop_box(size: tuple[int, int], pre: Preprocessing) -> tuple[float, float, float, float]:

@@ -55,3 +55,11 @@ def test_unknown_level_or_split_is_named(call):
 def test_inconsistent_columns_are_refused(changes):
     with pytest.raises(ValueError, match="toy"):
         make(**changes)
+
+
+def test_validation_pictures_join_the_training_ones():
+    joined = make().with_val_in_train()
+    assert joined.rows("train").tolist() == [0, 1, 2, 3]
+    assert joined.rows("val").tolist() == []
+    with pytest.raises(UserError, match="--include-val"):
+        joined.with_val_in_train()

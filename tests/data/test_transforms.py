@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fgdemo.data.rng import keyed_random
-from fgdemo.data.transforms import Preprocessing, crop_box, eval_transform, train_transform
+from fgdemo.data.transforms import Preprocessing, crop_box, eval_transform, squashed, train_transform
 from fgdemo.errors import UserError
 
 MODES = ["center", "squash", "border"]
@@ -192,3 +192,31 @@ def test_data_config_may_say_more_or_less():
 def test_impossible_preprocessing_is_named(changes, name):
     with pytest.raises(UserError, match=name):
         Preprocessing(**changes)
+
+
+@pytest.mark.parametrize("target", [(48, 48), (48, 96)])
+def test_squash_and_random_crop(target):
+    """600 for 448 in small: training crops lie anywhere in the squashed picture, evaluation's in its middle."""
+    pre = squashed(plain(*target), 64)
+    assert pre.crop_mode == "squash"
+    picture = coordinates(200, 150)
+    across = 64 * target[1] // target[0]
+    corners = set()
+    for seed in range(40):
+        with keyed_random(seed):
+            image = train_transform(pre, resize=64, hflip=0.0, color_jitter=0.0)(picture) + 0.5
+        step = image[0, 0].diff().mean() * (across - 1)
+        assert step == pytest.approx(1, abs=0.06), "a crop at full size: red goes from 0 to 1 over the whole width"
+        corners.add((round(float(image[0, 0, 0]) * across), round(float(image[1, 0, 0]) * 64)))
+    assert len({x for x, _ in corners}) > 5
+    assert len({y for _, y in corners}) > 5
+    assert max(x for x, _ in corners) <= across - target[1] + 1
+    x0, y0, x1, y1 = crop_box((200, 150), pre)
+    assert (x0, y0) == pytest.approx((200 / 8, 150 / 8))
+    assert (x1, y1) == pytest.approx((200 * 7 / 8, 150 * 7 / 8))
+    assert eval_transform(pre)(picture).shape == (3, *target)
+
+
+def test_a_crop_larger_than_the_squashed_picture_is_refused():
+    with pytest.raises(UserError, match="--resize"):
+        squashed(plain(48, 64), 40)

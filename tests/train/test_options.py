@@ -18,7 +18,7 @@ from support.commands import SMALL
 
 from train import launch
 from train.__main__ import main
-from train.methods import METHODS
+from train.methods import Classify
 from train.options import GROUPS, RunOptions
 from train.saved_run import SavedRun
 from train.state import list_states, load_state
@@ -27,6 +27,8 @@ from train.tracking import read_rows
 # option -> words that change that option alone (after "|": words that the plain run gets as well)
 CHANGES_WEIGHTS = {
     "labels": "--labels coarse",
+    "include_val": "--include-val",
+    "resize": "--resize 40",
     "crop_scale": "--crop-scale 0.9 1",
     "crop_ratio": "--crop-ratio 0.5 0.6",
     "hflip": "--hflip 1",
@@ -39,6 +41,7 @@ CHANGES_WEIGHTS = {
     "encoder_args": '--encoder-args {"drop_rate":0.5}',
     "freeze": "--freeze",
     "batch_size": "--batch-size 6",
+    "per_class": "--per-class 6",
     "accumulate": "--accumulate 2 | --batch-size 6",
     "opt": "--opt sgd",
     "lr": "--lr 0.001",
@@ -102,7 +105,8 @@ def differ(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> b
 
 
 def test_every_option_is_covered() -> None:
-    fields = {f.name for group in (*GROUPS, *(m.Options for m in METHODS.values())) for f in dataclasses.fields(group)}
+    """Those of the engine and of `classify`; other methods have tests of their own."""
+    fields = {f.name for group in (*GROUPS, Classify.Options) for f in dataclasses.fields(group)}
     assert fields == CHANGES_WEIGHTS.keys() | ELSEWHERE.keys()
     assert not CHANGES_WEIGHTS.keys() & ELSEWHERE.keys()
 
@@ -314,6 +318,8 @@ def test_pretrained_off_line(
         ("--encoder resnet81", "resnet"),
         ("--opt adamww", "adamw"),
         ("--superclasses nonsense", "parity"),
+        ("--resize 20", "--resize"),
+        ("--per-class 3", "--batch-size"),
         ("--lr 1e30 --log-every 1", "not finite"),
         ("--mixup 0.5 --batch-size 129", "even"),
     ],

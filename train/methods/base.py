@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -51,9 +52,19 @@ class Method(ABC):
         processes, so views are concatenated into one batch.
         """
 
+    def check(self, optim: OptimOptions) -> None:  # noqa: B027 (a hook, not a duty)
+        """Refuse options of the engine that this method cannot work with.
+
+        Raises:
+            UserError: such options.
+        """
+
     def optimizers(self, network: Network, options: OptimOptions) -> dict[str, OptimizerPlan]:
         """The optimisers by name, each over parameters of its own: one over all that trains, unless overridden."""
         return {"main": OptimizerPlan(parameter_groups(network, options, network.new_modules()), options)}
+
+    def end_step(self, network: Network, total: Callable[[Tensor], Tensor], steps_per_epoch: int) -> None:  # noqa: B027
+        """After an optimiser step; `total` sums a tensor over the processes, all of which call it alike."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors beside the network that must survive a restart."""
