@@ -9,6 +9,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
+CONFIGS = ROOT / "train" / "recipes" / "accelerate"
+LAUNCH = (sys.executable, "-m", "accelerate.commands.launch")
+TWO = (*LAUNCH, "--config_file", str(CONFIGS / "cpu2.yaml"), "-m", "train")
+
 # Four steps an epoch on a network of half a million parameters. One thread: the tests may share their cores.
 SMALL = [
     *("--data", "digits", "--encoder", "test_resnet", "--no-pretrained", "--img-size", "32", "--cache"),

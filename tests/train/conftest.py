@@ -25,12 +25,19 @@ def _fresh_accelerator() -> Iterator[None]:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Path]:
-    """Train the small network in this process with further options; returns the run's folder."""
+    """Train a small network in this process with further options; returns the run's folder."""
 
-    def run(*options: str, name: str = "run", export: bool = False, code: int = 0) -> Path:
+    def run(
+        *options: str,
+        name: str = "run",
+        export: bool = False,
+        code: int = 0,
+        method: str = "classify",
+        small: list[str] = SMALL,
+    ) -> Path:
         AcceleratorState._reset_state(True)
         folder = tmp_path / name
-        argv = ["classify", *SMALL, "--output", str(folder), "--export", str(export).lower(), *options]
+        argv = [method, *small, "--output", str(folder), "--export", str(export).lower(), *options]
         assert main(argv) == code
         return folder
 

@@ -11,14 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
-from support.commands import ROOT, SMALL, finish, start
+from support.commands import CONFIGS, LAUNCH, SMALL, TWO, finish, start
 
 from train.state import list_states, load_state
 from train.tracking import read_rows
-
-CONFIGS = ROOT / "train" / "recipes" / "accelerate"
-LAUNCH = (sys.executable, "-m", "accelerate.commands.launch")
-TWO = (*LAUNCH, "--config_file", str(CONFIGS / "cpu2.yaml"), "-m", "train")
 
 
 @pytest.mark.parametrize("name", ["cpu2", "single_gpu", "multi_gpu", "multi_node"])

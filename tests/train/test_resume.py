@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from support.commands import SMALL, finish, start
+from support.runs import assert_equal_runs
 
 from fgdemo.models import Network
 from train.methods import Classify
@@ -28,21 +29,6 @@ DRAWS = [
     *("--encoder-args", '{"drop_rate": 0.3}', "--mixup", "0.2", "--re-prob", "0.3", "--ema", "0.9"),
     *("--clip-grad", "1", "--warmup-epochs", "0.5", "--export", "false"),
 ]
-
-
-def rows_without_clock(folder: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(folder / "metrics.jsonl")]
-
-
-def assert_equal_runs(first: Path, second: Path) -> None:
-    a, b = (load_state(list_states(folder / "state")[-1]) for folder in (first, second))
-    assert a.step == b.step
-    assert a.info["position"] == b.info["position"]
-    for stem, tensors in a.tensors.items():
-        assert tensors.keys() == b.tensors[stem].keys()
-        for name, tensor in tensors.items():
-            assert torch.equal(tensor, b.tensors[stem][name]), (stem, name)
-    assert rows_without_clock(first) == rows_without_clock(second)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
