@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import logging
 import os
 import sys
@@ -30,6 +31,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--checkpoint", metavar="PATH_OR_HUB_ID", help="checkpoint to open first: a folder, or USER/NAME"
     )
     parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="folder of checkpoints to offer (checkpoints/)")
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of data sets whose pictures a checkpoint does not carry; may be given several times",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (%(default)s)")
     return parser.parse_args(arguments)
 
@@ -49,10 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> None:
     if options.checkpoints is not None and not options.checkpoints.is_dir():
         raise UserError(f"The folder {options.checkpoints} does not exist; give --checkpoints an existing folder.")
+    for root in options.data_root:
+        if not root.is_dir():
+            raise UserError(f"The folder {root} does not exist; give --data-root an existing folder.")
     print("Starting ...", flush=True)
     from fgdemo.ui.session import App
 
-    app = App([options.checkpoints or CHECKPOINTS], device=options.device, first=options.checkpoint)
+    app = App(
+        [options.checkpoints or CHECKPOINTS],
+        device=options.device,
+        first=options.checkpoint,
+        data_roots=options.data_root,
+        fetch=_only_here(options),
+    )
     from fgdemo.ui.build import build, launch_options
 
     if options.checkpoint is not None or options.device != "auto":
@@ -68,6 +86,16 @@ def _serve(options: argparse.Namespace) -> None:
             f"Nothing can be served on {options.host}:{options.port}: it is taken, or no address of this machine; "
             "choose another --port or --host."
         ) from error
+
+
+def _only_here(options: argparse.Namespace) -> bool:
+    """Whether this machine alone can open the page, so that whoever presses a button owns the disk it fills."""
+    if options.share:
+        return False
+    try:
+        return ipaddress.ip_address(options.host).is_loopback
+    except ValueError:
+        return options.host == "localhost"
 
 
 def _port(text: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from fgdemo.errors import UserError
-from fgdemo.ui import classify, explain, prototypes, recluster, render
+from fgdemo.ui import classify, explain, pictures, prototypes, recluster, render
 from fgdemo.ui.image_input import Choice
 from fgdemo.ui.session import PRIVATE, App
 from fgdemo.ui.theme import STYLE, theme
@@ -27,15 +27,16 @@ def build(app: App) -> gr.Blocks:
             gr.HTML(_HEADER, apply_default_css=False, scale=3, min_width=260)
             picker = Choice(label="Checkpoint", scale=2, min_width=260, elem_id="checkpoint", filterable=False)
         facts = gr.HTML('<p class="fg-facts"><span>Loading…</span></p>', apply_default_css=False, elem_id="facts")
+        fetching = pictures.build(app, picker)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Classify", id="classify"):
-                picture = classify.build(app, picker)
+                picture = classify.build(app, picker, fetching)
             with gr.Tab("Explain", id="explain") as explain_tab:
                 explain.build(app, picker, picture, explain_tab)
             with gr.Tab("Prototypes", id="prototypes"):
-                prototypes.build(app, picker)
+                prototypes.build(app, picker, fetching)
             with gr.Tab("Re-cluster", id="recluster"):
-                recluster.build(app, picker)
+                recluster.build(app, picker, fetching)
 
         def describe(name: str | None) -> str:
             try:

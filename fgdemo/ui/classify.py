@@ -10,6 +10,7 @@ from fgdemo.errors import UserError
 from fgdemo.ui import render
 from fgdemo.ui.examples import Example, examples
 from fgdemo.ui.image_input import Argument, Choice, ImageInput, integer, read_picture
+from fgdemo.ui.pictures import notice
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, quietly, reported
 
 TOP = 5
@@ -23,7 +24,7 @@ element.addEventListener('click', (event) => {
 """
 
 
-def build(app: App, picker: gr.Dropdown) -> ImageInput:
+def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> ImageInput:
     """Lay the tab out; returns its picture, which the Explain tab shows too."""
     with gr.Row(equal_height=False, elem_classes="fg-columns"):
         with gr.Column(scale=5, min_width=300):
@@ -46,7 +47,8 @@ def build(app: App, picker: gr.Dropdown) -> ImageInput:
         if path is None:
             return _NOTHING
         classifier = app.classifier(name)
-        return render.prediction_panel(classifier, classifier.predict([read_picture(path)], top=TOP)[0])
+        prediction = classifier.predict([read_picture(path)], top=TOP)[0]
+        return render.prediction_panel(classifier, prediction, app.pictures, notice(app, name))
 
     def example_shelf(name: str | None) -> str:
         return _shelf(_examples(app, name))
@@ -59,16 +61,9 @@ def build(app: App, picker: gr.Dropdown) -> ImageInput:
             raise UserError("This example is no longer there; choose another.")
         return known[index].image
 
-    gr.on(
-        [picture.change, picker.change],
-        show,
-        [picture, picker],
-        result,
-        show_progress="minimal",
-        trigger_mode="always_last",
-        **MODEL_WORK,
-        **PRIVATE,
-    )
+    work: dict[str, Any] = {"show_progress": "minimal", "trigger_mode": "always_last", **MODEL_WORK, **PRIVATE}
+    gr.on([picture.change, picker.change], show, [picture, picker], result, **work)
+    fetching.arrived(show, [picture, picker], result, **work)
     picker.change(quietly(example_shelf, ""), picker, shelf, show_progress="hidden", **PRIVATE)
     shelf.press(pick, picker, picture, show_progress="hidden", **PRIVATE)
     _endpoint(app)

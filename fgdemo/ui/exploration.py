@@ -20,6 +20,7 @@ from fgdemo.ui.scatter import Group, payload
 if TYPE_CHECKING:
     from fgdemo.clustering import Projection
     from fgdemo.gallery import Gallery
+    from fgdemo.pictures import Pictures
     from fgdemo.recluster import Reclustering
     from fgdemo.ui.session import App
 
@@ -42,6 +43,7 @@ class View:
         settings: arguments that led here; empty for the checkpoint's own subclasses.
         outcome: figures against the division before; None for the checkpoint's own subclasses.
         words: what the groups are called, and whether there are classes above them.
+        pictures: where the pictures of rows come from.
     """
 
     checkpoint: str
@@ -56,6 +58,7 @@ class View:
     settings: dict[str, Any]
     outcome: Reclustering | None
     words: Terms
+    pictures: Pictures
 
     @cached_property
     def group_ids(self) -> np.ndarray:
@@ -182,6 +185,7 @@ class Explorer:
             settings=settings,
             outcome=outcome,
             words=terms(self._app.classifier(checkpoint).config),
+            pictures=self._app.pictures,
         )
 
     def _project(

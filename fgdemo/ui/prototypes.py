@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from fgdemo.errors import UserError
+from fgdemo.pictures import STORED, Pictures
 from fgdemo.terms import terms
 from fgdemo.ui import render
 from fgdemo.ui.image_input import Argument, Choice, integer
+from fgdemo.ui.pictures import notice
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, quietly, reported
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ element.addEventListener('input', (event) => {
 _TYPED = "(picker, other) => [picker, other, JSON.stringify((window.fgNames || {})[picker] || {})]"
 
 
-def build(app: App, picker: gr.Dropdown) -> None:
+def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
     """Lay the tab out."""
     with gr.Row(elem_classes="fg-bar-row"):
         chosen = Choice(choices=[], label="Class", elem_id="prototypes-class", min_width=220)
@@ -62,8 +64,7 @@ def build(app: App, picker: gr.Dropdown) -> None:
     def show(name: str | None, class_id: str | None, names: str | None) -> str:
         if class_id is None:
             return _NONE
-        classifier = app.classifier(name)
-        return _rows(app.name(name), classifier, _class(classifier, class_id), _names(names))
+        return _rows(app, app.name(name), _class(app.classifier(name), class_id), _names(names))
 
     @reported
     def keep(name: str | None, _: Any, names: str | None) -> Any:
@@ -76,7 +77,8 @@ def build(app: App, picker: gr.Dropdown) -> None:
     picker.change(
         quietly(classes, gr.update(choices=[], value=None)), picker, chosen, show_progress="hidden", **PRIVATE
     ).then(show, [picker, chosen, typed], shelf, js=_TYPED, show_progress="hidden", **PRIVATE)
-    chosen.input(show, [picker, chosen, typed], shelf, js=_TYPED, show_progress="minimal", **PRIVATE)
+    for listen in (chosen.input, fetching.arrived):
+        listen(show, [picker, chosen, typed], shelf, js=_TYPED, show_progress="minimal", **PRIVATE)
     save.click(keep, [picker, chosen, typed], picker, js=_TYPED, **MODEL_WORK, **PRIVATE).success(
         None, picker, None, js="() => { window.fgNames = {}; }", **PRIVATE
     )
@@ -133,7 +135,7 @@ def _endpoint(app: App) -> None:
             "class_id": class_id,
             "class": classifier.classes[class_id],
             "subclasses": [
-                {**_facts(member), "prototypes": _pictures(classifier.gallery, member["id"], number)}
+                {**_facts(member), "prototypes": _pictures(classifier.gallery, member["id"], number, app.pictures)}
                 for member in _members(classifier, class_id)
             ],
         }
@@ -147,14 +149,16 @@ def _endpoint(app: App) -> None:
     )
 
 
-def _rows(name: str, classifier: Classifier, class_id: int, typed: dict[int, str]) -> str:
+def _rows(app: App, name: str, class_id: int, typed: dict[int, str]) -> str:
+    classifier, pictures, absent = app.classifier(name), app.pictures, notice(app, name)
     gallery, label, words = classifier.gallery, classifier.classes[class_id], terms(classifier.config)
     rows = []
     for member in _members(classifier, class_id):
         of = label if words.labelled else words.title(member["name"])
-        tiles = [render.tile(gallery, row, of) for row in gallery.prototypes(member["id"], SHOWN).tolist()]
+        central = [] if absent else gallery.prototypes(member["id"], SHOWN).tolist()
+        tiles = [render.tile(gallery, row, of, pictures) for row in central]
         rows.append(render.subclass_row(_facts(member), typed.get(member["id"]), tiles, MAX_NAME))
-    return f'<div class="fg-group" data-checkpoint="{render.escape(name)}">{"".join(rows)}</div>'
+    return f'<div class="fg-group" data-checkpoint="{render.escape(name)}">{absent}{"".join(rows)}</div>'
 
 
 def _members(classifier: Classifier, class_id: int) -> list[dict[str, Any]]:
@@ -175,7 +179,7 @@ def _facts(member: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _pictures(gallery: Gallery, subclass_id: int, n: int) -> list[dict[str, Any]]:
+def _pictures(gallery: Gallery, subclass_id: int, n: int, pictures: Pictures = STORED) -> list[dict[str, Any]]:
     import numpy as np
 
     rows = gallery.prototypes(subclass_id, n)
@@ -184,7 +188,12 @@ def _pictures(gallery: Gallery, subclass_id: int, n: int) -> list[dict[str, Any]
     length = np.linalg.norm(centroid) * np.linalg.norm(vectors, axis=1)
     distances = np.clip(1 - vectors @ centroid / np.maximum(length, np.finfo(np.float32).tiny), 0, None)
     return [
-        {"row": row, "key": gallery.keys[row], "distance": distance, "thumbnail": render.thumbnail_url(gallery, row)}
+        {
+            "row": row,
+            "key": gallery.keys[row],
+            "distance": distance,
+            "thumbnail": render.thumbnail_url(gallery, row, pictures),
+        }
         for row, distance in zip(rows.tolist(), distances.tolist(), strict=True)
     ]
 

@@ -14,6 +14,7 @@ from fgdemo.terms import terms
 from fgdemo.ui import recluster_report as report
 from fgdemo.ui.exploration import Explorer, View, class_sizes
 from fgdemo.ui.image_input import Argument, Choice, integer
+from fgdemo.ui.pictures import notice
 from fgdemo.ui.recluster_inputs import Classes, Download, Range, class_ids, one_of
 from fgdemo.ui.scatter import STALE, STATIC, Scatter, pending, read_point, read_result
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, reported
@@ -24,7 +25,7 @@ _METHODS = [(name, key) for key, name in report.METHOD_NAMES.items()]
 _PROJECTIONS = [(name, key) for key, name in report.PROJECTION_NAMES.items()]
 
 
-def build(app: App, picker: gr.Dropdown) -> None:
+def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
     """Lay the tab out and connect it."""
     explorer = Explorer(app)
 
@@ -103,7 +104,7 @@ def build(app: App, picker: gr.Dropdown) -> None:
             report.caption(view),
             report.POINT_HINT,
             report.figures(view),
-            report.prototypes(view),
+            report.prototypes(view, notice(app, view.checkpoint)),
             gr.update(interactive=len(steps) > 1),
             gr.update(interactive=view.gallery is not app.classifier(view.checkpoint).gallery),
             steps,
@@ -215,9 +216,15 @@ def build(app: App, picker: gr.Dropdown) -> None:
         return display(explorer.project(last(steps), plane), steps, replacing=True)
 
     @reported
+    def redraw(name: str | None, steps: list[str]) -> list[Any]:
+        # Also for the cards of the scatter, which are held in the page.
+        view = current(app.name(name), steps)
+        return display(view, steps, replacing=True) if view is not None else [gr.skip()] * len(shown)
+
+    @reported
     def show_point(event: gr.EventData) -> str:
         view = recall(read_result(event._data))
-        return report.point_panel(view, read_point(event._data, len(view.rows)))
+        return report.point_panel(view, read_point(event._data, len(view.rows)), notice(app, view.checkpoint))
 
     @reported
     def keep(steps: list[str]) -> Any:
@@ -254,6 +261,7 @@ def build(app: App, picker: gr.Dropdown) -> None:
     run.click(again, [picker, classes, method, automatic, k, pca, seed, projection, history], shown, **drawing)
     undo.click(step_back, [projection, history], shown, **drawing)
     projection.input(reproject, [projection, history], shown, trigger_mode="always_last", **drawing)
+    fetching.arrived(redraw, [picker, history], shown, **quiet)
     scatter.point_click(show_point, None, point, trigger_mode="always_last", **quiet)
     save.click(keep, history, picker, **PRIVATE)
     as_csv.click(download("csv", report.as_csv), history, file, **quiet)

@@ -159,8 +159,8 @@ def _mark(style: int, title: str) -> str:
     return f'<i class="rc-mark" style="{mark_css(style)}" title="{escape(title)}"></i>'
 
 
-def prototypes(view: View) -> str:
-    """The most central pictures of every subclass in view, as rows."""
+def prototypes(view: View, absent: str = "") -> str:
+    """The most central pictures of every subclass in view, as rows; `absent` stands for them where there are none."""
     real = [group for group in view.groups if group.id >= 0]
     if not real:
         return empty(f"No {view.words.groups} yet", "Re-cluster to find some.")
@@ -173,20 +173,20 @@ def prototypes(view: View) -> str:
         spread = member.get("silhouette")
         facts = count(group.size, "picture") + (f" · silhouette {_number(float(spread))}" if spread is not None else "")
         label = f"{_mark(group.style, '')}<b>{escape(_label(view, group.name))}</b><small>{escape(facts)}</small>"
-        central = _central(view, group)
+        central = "" if absent else _central(view, group)
         parts.append(f'<div class="rc-row"><p>{label}</p>{central}</div>')
     if len(real) > ROWS_SHOWN:
         parts.append(
             f'<p class="rc-more">The first {ROWS_SHOWN} of {len(real)} {view.words.groups} are shown; '
             f"{'choose fewer classes, or ' if view.words.labelled else ''}press a point to see the others.</p>"
         )
-    return f'<section class="fg-card rc-prototypes"><h3>Prototypes</h3>{"".join(parts)}</section>'
+    return f'<section class="fg-card rc-prototypes"><h3>Prototypes</h3>{absent}{"".join(parts)}</section>'
 
 
 def _central(view: View, group: Group) -> str:
     rows = view.gallery.prototypes(group.id, PROTOTYPES).tolist()
     of = _whose(view, group)
-    return strip([tile(view.gallery, row, of) for row in rows], f"Prototypes of the {view.words.group}")
+    return strip([tile(view.gallery, row, of, view.pictures) for row in rows], f"Prototypes of the {view.words.group}")
 
 
 def _label(view: View, name: str) -> str:
@@ -202,21 +202,21 @@ def _whose(view: View, group: Group) -> str:
 def point_card(view: View, point: int) -> dict[str, Any]:
     """The hover card of a point."""
     row = int(view.rows[point])
-    return {"key": view.gallery.keys[row], "picture": thumbnail_url(view.gallery, row)}
+    return {"key": view.gallery.keys[row], "picture": thumbnail_url(view.gallery, row, view.pictures)}
 
 
-def point_panel(view: View, point: int) -> str:
-    """A chosen picture with its subclass and the prototypes of that."""
+def point_panel(view: View, point: int, absent: str = "") -> str:
+    """A chosen picture with its subclass and the prototypes of that; `absent` stands for them where there are none."""
     row = int(view.rows[point])
     gallery = view.gallery
     identity = int(view.group_ids[point])
     group = next(group for group in view.groups if group.id == identity)
     key = gallery.keys[row]
-    picture = thumbnail_url(gallery, row)
+    picture = thumbnail_url(gallery, row, view.pictures)
     shown = (
         f'<img src="{escape(picture)}" alt="{escape(f"Gallery picture of {_whose(view, group)}, {key}")}">'
         if picture
-        else '<span class="fg-blank">no picture</span>'
+        else absent or '<span class="fg-blank">no picture</span>'
     )
     title = view.words.title(group.name) if identity >= 0 else f"No {view.words.group}"
     head = f"<h3>{_mark(group.style, '') if identity >= 0 else ''}{escape(title)}</h3>"
@@ -233,7 +233,7 @@ def point_panel(view: View, point: int) -> str:
         if other >= 0:
             distance = nearest.runner_up_distance if nearest.id == identity else nearest.distance
             facts.append(("Next nearest", f"{_label(view, gallery.members[other]['name'])} at {distance:.2f}"))
-        central = f"<h4>Prototypes</h4>{_central(view, group)}"
+        central = "" if absent else f"<h4>Prototypes</h4>{_central(view, group)}"
     facts.append(("Key", key))
     listed = "".join(f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>" for term, value in facts)
     return f'<article class="fg-card rc-point">{shown}{head}<dl class="rc-dl">{listed}</dl>{central}</article>'

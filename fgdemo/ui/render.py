@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fgdemo.checkpoint.schema import network_label, title
-from fgdemo.errors import UserError
+from fgdemo.pictures import STORED, Pictures
 from fgdemo.terms import CLUSTERS, SUBCLASSES, terms
 
 if TYPE_CHECKING:
@@ -61,27 +61,24 @@ def data_url(data: bytes, kind: str = "webp") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def thumbnail_url(gallery: Gallery, row: int) -> str | None:
+def thumbnail_url(gallery: Gallery, row: int, pictures: Pictures = STORED) -> str | None:
     """A gallery picture as a data URL; None where there is none, or it is not a small picture."""
-    try:
-        if gallery.thumbnail(row) is None:
-            return None
-    except UserError:
-        return None
-    start, end = gallery.thumbnail_offsets[row : row + 2]
-    return data_url(gallery.thumbnails[start:end].tobytes())
+    data = pictures.thumbnail(gallery, row)
+    return data_url(data) if data is not None else None
 
 
-def tile(gallery: Gallery, row: int, class_name: str, *, caption: str = "", note: str = "") -> Tile:
+def tile(
+    gallery: Gallery, row: int, class_name: str, pictures: Pictures = STORED, *, caption: str = "", note: str = ""
+) -> Tile:
     """A gallery picture for a strip."""
     key = gallery.keys[row]
-    return Tile(thumbnail_url(gallery, row), f"Gallery picture of {class_name}, {key}", caption, note, key)
+    return Tile(thumbnail_url(gallery, row, pictures), f"Gallery picture of {class_name}, {key}", caption, note, key)
 
 
 def strip(tiles: Iterable[Tile], label: str) -> str:
     """Pictures side by side, as many in a line as fit."""
     items = "".join(_figure(item) for item in tiles)
-    return f'<ul class="fg-strip" aria-label="{escape(label)}">{items}</ul>'
+    return f'<ul class="fg-strip" aria-label="{escape(label)}">{items}</ul>' if items else ""
 
 
 def empty(title: str, hint: str) -> str:
@@ -94,8 +91,10 @@ def message(title: str, text: str) -> str:
     return f'<div class="fg-notice" role="status"><strong>{escape(title)}</strong><span>{escape(text)}</span></div>'
 
 
-def prediction_panel(classifier: Classifier, prediction: Prediction) -> str:
-    """The result of the Classify tab."""
+def prediction_panel(
+    classifier: Classifier, prediction: Prediction, pictures: Pictures = STORED, absent: str = ""
+) -> str:
+    """The result of the Classify tab; `absent` is what stands where the gallery's pictures would, if there are none."""
     gallery, words = classifier.gallery, terms(classifier.config)
     first = prediction.classes[0]
     parts = [_novelty(classifier, prediction)]
@@ -103,15 +102,15 @@ def prediction_panel(classifier: Classifier, prediction: Prediction) -> str:
         above = prediction.superclass if prediction.superclass != first.name else ""
         parts.append(verdict(above or "Class", first))
         parts.append(bars([(score.name, score.probability) for score in prediction.classes]))
-        parts.append(_subclass(gallery, prediction, first.name))
+        parts.append(_subclass(gallery, prediction, first.name, pictures, absent))
         names = [n.class_name for n in prediction.neighbours]
     else:
         parts.append(nearest_cluster(prediction))
-        parts.append(_cluster(gallery, prediction))
+        parts.append(_cluster(gallery, prediction, pictures, absent))
         found = [gallery.members.get(n.subclass_id) for n in prediction.neighbours]
         names = [words.title(member["name"]) if member else f"No {words.group}" for member in found]
     near = [
-        tile(gallery, n.row, name, caption=name, note=distance(n.distance))
+        tile(gallery, n.row, name, pictures, caption=name, note=distance(n.distance))
         for n, name in zip(prediction.neighbours, names, strict=True)
     ]
     if near:
@@ -230,21 +229,25 @@ def _novelty(classifier: Classifier, prediction: Prediction) -> str:
     )
 
 
-def _subclass(gallery: Gallery, prediction: Prediction, class_name: str) -> str:
+def _subclass(gallery: Gallery, prediction: Prediction, class_name: str, pictures: Pictures, absent: str) -> str:
     best, second = prediction.subclass, prediction.runner_up
     if best is None:
-        return _section("Subclass", "", '<p class="fg-hint">This class has no subclasses in this checkpoint.</p>')
-    shown = strip([tile(gallery, row, class_name) for row in prediction.prototypes], "Prototypes of the subclass")
+        hint = '<p class="fg-hint">This class has no subclasses in this checkpoint.</p>'
+        return _section("Subclass", "", hint + absent)
+    tiles = (tile(gallery, row, class_name, pictures) for row in prediction.prototypes)
+    shown = absent or strip(tiles, "Prototypes of the subclass")
     facts = _match_facts(best, second)
-    return _section(SUBCLASSES.title(best.name), "its most central pictures", _facts_list(facts) + shown)
+    aside = "" if absent else "its most central pictures"
+    return _section(SUBCLASSES.title(best.name), aside, _facts_list(facts) + shown)
 
 
-def _cluster(gallery: Gallery, prediction: Prediction) -> str:
+def _cluster(gallery: Gallery, prediction: Prediction, pictures: Pictures, absent: str) -> str:
     best = prediction.subclass
     if best is None:
-        return ""
+        return absent
     name = CLUSTERS.title(best.name)
-    shown = strip([tile(gallery, row, name) for row in prediction.prototypes], "Prototypes of the cluster")
+    tiles = (tile(gallery, row, name, pictures) for row in prediction.prototypes)
+    shown = absent or strip(tiles, "Prototypes of the cluster")
     facts = _facts_list(_match_facts(best, prediction.runner_up, CLUSTERS.title))
     return facts + _section("Its most central pictures", "", shown)
 

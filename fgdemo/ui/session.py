@@ -7,6 +7,7 @@ For a tab module (``build(app, picker)``, called inside its ``gr.Tab``):
 - ``picker.change`` tells a tab that another checkpoint was chosen, also on the first load of the page.
 - ``app.keep(value) -> id`` and ``app.recall(id) -> value`` hold large results between two events of one browser
   session, whose own ``gr.State`` carries only the id.
+- ``app.pictures`` has the thumbnails of galleries; `fgdemo.ui.pictures` says what stands where there are none.
 - ``app.save(name, gallery) -> new name`` writes a new version in the user's folder, after which
   ``app.picker_update(new name)`` is the value for the output ``picker``.
 - Wrap every callback in ``reported``: a UserError becomes the message that the person sees. Listeners that run a
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from fgdemo.errors import UserError
+from fgdemo.fetch import SOURCES, Fetcher
+from fgdemo.pictures import Pictures
 
 if TYPE_CHECKING:
     from fgdemo.gallery import Gallery
@@ -49,8 +52,17 @@ logger = logging.getLogger(__name__)
 
 def user_folder() -> Path:
     """Where a person's own versions go: ``checkpoints`` in ``$FGDEMO_HOME`` or ``~/.local/share/fgdemo``."""
+    return _home() / "checkpoints"
+
+
+def data_folder() -> Path:
+    """Where fetched data sets go: ``data`` in the same place."""
+    return _home() / "data"
+
+
+def _home() -> Path:
     home = os.environ.get("FGDEMO_HOME")
-    return (Path(home) if home else Path("~/.local/share/fgdemo")).expanduser() / "checkpoints"
+    return (Path(home) if home else Path("~/.local/share/fgdemo")).expanduser()
 
 
 def reported(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -88,6 +100,9 @@ class App:
         saved: where new versions are written; also looked in, last.
         device: a torch device, or "auto".
         first: folder or Hub id of a checkpoint to list first, wherever it lies.
+        data_roots: folders in which pictures are looked for that a checkpoint does not carry.
+        data: where fetched data sets lie; also looked in, last.
+        fetch: whether a visitor may have torchvision download a data set of hundreds of megabytes to there.
     """
 
     def __init__(
@@ -97,11 +112,18 @@ class App:
         saved: Path | None = None,
         device: str = "auto",
         first: str | None = None,
+        data_roots: Sequence[Path] = (),
+        data: Path | None = None,
+        fetch: bool = False,
     ) -> None:
         self.saved = saved if saved is not None else user_folder()
         self.folders = (*folders, self.saved)
         self.device = device
         self.first = first
+        self.data_roots = tuple(data_roots)
+        data = data if data is not None else data_folder()
+        self.pictures = Pictures([*data_roots, *(data / name for name in SOURCES)])
+        self.fetcher = Fetcher(data) if fetch else None
         self._lock = threading.Lock()
         self._listing = threading.Lock()
         self._known: dict[str, Path] = {}
