@@ -72,6 +72,11 @@ def _from_checkpoint(
     checkpoint: Checkpoint, num_classes: int
 ) -> tuple[NeighbourNetwork, Preprocessing, dict[str, Any]]:
     source = build_from_config(checkpoint.config)
+    if not source.encoder_is_whole:
+        raise UserError(
+            f"The encoder in {checkpoint.directory} is only a part of a network that works as a whole "
+            f"({source.network_name}): index with --encoder, or with the checkpoint of another method."
+        )
     source.load_weights(checkpoint.weights())
     network = NeighbourNetwork.on_encoder(source.encoder, num_classes)
     origin = {"encoder": source.encoder.name, "encoder_weights": f"of the checkpoint {title(checkpoint.config)}"}

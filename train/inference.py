@@ -64,7 +64,9 @@ def run_split(
     for sample in loader:
         with nullcontext() if full_precision else accelerator.autocast():
             output = network(sample.image.to(accelerator.device, non_blocking=True))
-        parts.append((sample.index, sample.label, output.logits.float(), output.embedding.float()))
+        # A copy: an embedding may be a view of all tokens, which would be held with it.
+        embedding = output.embedding.to(torch.float32, copy=True)
+        parts.append((sample.index, sample.label, output.logits.float(), embedding))
     network.train(was_training)
     rows = torch.from_numpy(split.rows)
     columns = [torch.cat(column) for column in zip(*(parts or [_no_rows(accelerator, network)]), strict=True)]

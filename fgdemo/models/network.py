@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fgdemo.errors import UserError
 from fgdemo.models.encoder import Encoder
-from fgdemo.models.pretrained import describe_mismatch
+from fgdemo.models.weights_file import describe_mismatch
 
 
 class NetworkOutput(NamedTuple):
@@ -23,16 +23,18 @@ class NetworkOutput(NamedTuple):
 class Network(nn.Module, ABC):
     """An encoder with what a method puts on top.
 
-    Attributes: `encoder`, `num_classes`, and the registered `network_name`.
+    Attributes: `encoder`, `num_classes`, the registered `network_name`, and whether the encoder is a whole timm model
+    (`encoder_is_whole`), which other networks may take over.
     """
 
     network_name: ClassVar[str]
+    encoder_is_whole: ClassVar[bool] = True
     encoder: Encoder
     num_classes: int
 
     @abstractmethod
     def forward(self, images: Tensor) -> NetworkOutput:
-        """(B, 3, H, W) float, preprocessed by `encoder.data_config` -> NetworkOutput."""
+        """(B, 3, H, W) float, preprocessed by `encoder.data_config` -> NetworkOutput, or a tuple with its fields."""
 
     @classmethod
     @abstractmethod

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fgdemo.models.encoder import Encoder
+from fgdemo.models.voting import VotingNetwork
 
 # name -> (model_args, sides that fit the patch size: square and not)
 TRANSFORMERS = {
@@ -49,6 +50,23 @@ def make(name, size=None, **arguments):
     return encoder, torch.randn(2, 3, *encoder.input_size)
 
 
+def make_voting(name="deit_tiny_distilled_patch16_224", size=None, *, model_args=None, scramble=True, **settings):
+    """A tiny voting network of two trunk blocks in eval mode and two random images of its size; scrambled as above."""
+    args, square, _ = TRANSFORMERS[name]
+    network = VotingNetwork(
+        name,
+        num_classes=5,
+        img_size=size or square,
+        model_args={**args, "depth": 3, **(model_args or {})},
+        settings=settings,
+    ).eval()
+    if scramble:
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    return network, torch.randn(2, 3, *network.encoder.input_size)
+
+
 def _cases(table):
     return [(name, size) for name, (_, square, oblong) in table.items() for size in (square, oblong)]
 
@@ -56,6 +74,17 @@ def _cases(table):
 @pytest.fixture
 def build():
     return make
+
+
+@pytest.fixture
+def build_voting():
+    return make_voting
+
+
+@pytest.fixture(params=_cases(TRANSFORMERS), ids=lambda case: f"{case[0]}-{case[1]}")
+def voting_case(request):
+    """(name, image size) of every vision transformer, square and not."""
+    return request.param
 
 
 @pytest.fixture(params=_cases(TRANSFORMERS), ids=lambda case: f"{case[0]}-{case[1]}")

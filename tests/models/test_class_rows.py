@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from fgdemo.models.class_rows import record_class_rows
+from fgdemo.models.class_rows import RowTaps, record_class_rows
 from fgdemo.models.encoder import Encoder
 
 
@@ -116,3 +118,94 @@ def test_grouped_key_heads():
     expected = materialised(encoder, images)[:, :, :, 0, prefix:]
     rows = encoder.class_rows(images).softmax()
     torch.testing.assert_close(rows, expected / expected.sum(-1, keepdim=True), rtol=0, atol=1e-6)
+
+
+def kept_rows(taps, run):
+    rows = []
+    taps.listen(lambda row, tokens: rows.append(row))
+    try:
+        run()
+    finally:
+        taps.end()
+    return torch.stack(rows, dim=1)
+
+
+def tapped(encoder):
+    taps = RowTaps()
+    for block in encoder.net.blocks:
+        taps.tap(block, encoder.num_prefix_tokens)
+    return taps
+
+
+@torch.no_grad()
+def test_permanent_taps_do_no_work_while_nobody_listens(transformer):
+    encoder, images = transformer
+    before, expected = encoder.net.forward_features(images), encoder.class_rows(images).logits
+    with FlopCounterMode(display=False) as untapped:
+        encoder.net.forward_features(images)
+    taps = tapped(encoder)
+    with FlopCounterMode(display=False) as idle:
+        after = encoder.net.forward_features(images)
+    with FlopCounterMode(display=False) as listening:
+        rows = kept_rows(taps, lambda: encoder.net.forward_features(images))
+    assert torch.equal(before, after)
+    assert torch.equal(rows, expected)
+    assert idle.get_total_flops() == untapped.get_total_flops() < listening.get_total_flops()
+
+
+@torch.no_grad()
+def test_taps_and_a_recording_do_not_disturb_each_other(build):
+    encoder, images = build("vit_small_patch16_dinov3", 64)
+    taps, rows = tapped(encoder), []
+    expected = encoder.class_rows(images).logits
+    taps.listen(lambda row, tokens: rows.append(row))
+    assert torch.equal(encoder.class_rows(images).logits, expected)
+    taps.end()
+    assert torch.equal(torch.stack(rows, dim=1), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["test_vit", "vit_small_patch16_dinov3"])
+def test_a_copy_has_taps_of_its_own(build, name):
+    encoder, images = build(name)
+    taps = tapped(encoder)
+    expected, strays = encoder.class_rows(images).logits, []
+    taps.listen(lambda row, tokens: strays.append(row))
+    twin, twin_taps = copy.deepcopy((encoder, taps))
+    for parameter in twin.parameters():
+        parameter.add_(0.1)
+    rows = kept_rows(twin_taps, lambda: twin.net.forward_features(images))
+    assert strays == [], "who listens to a module does not listen to its copy"
+    taps.end()
+    assert rows.shape == expected.shape
+    assert not torch.equal(rows, expected)
+    assert torch.equal(rows, twin.class_rows(images).logits)
+    assert torch.equal(kept_rows(taps, lambda: encoder.net.forward_features(images)), expected)
+
+
+@torch.no_grad()
+def test_a_pass_that_fails_leaves_nothing_behind(build):
+    encoder, images = build("vit_small_patch16_dinov3", 64)
+    taps = tapped(encoder)
+    expected = encoder.class_rows(images).logits
+
+    def fail(module, args):
+        raise RuntimeError("stop")
+
+    handle = encoder.net.blocks[1].attn.k_norm.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="stop"):
+        kept_rows(taps, lambda: encoder.net.forward_features(images))
+    handle.remove()
+    assert taps.current() is None
+    assert torch.equal(kept_rows(taps, lambda: encoder.net.forward_features(images)), expected)
+
+
+def test_rows_have_no_gradient_but_tokens_have():
+    """Also where rotary frequencies are learned."""
+    args = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+    encoder = Encoder("vit_small_patch16_rope_mixed_224", img_size=64, model_args=args)
+    taps, seen = tapped(encoder), []
+    taps.listen(lambda row, tokens: seen.append((row, tokens)))
+    encoder.net.forward_features(torch.randn(1, 3, 64, 64))
+    taps.end()
+    assert [(row.requires_grad, tokens.requires_grad) for row, tokens in seen] == [(False, True)] * 2
