@@ -2,7 +2,8 @@
 
 from train.methods.base import DataInfo, Method
 from train.methods.classify import Classify
+from train.methods.voting import Voting
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Classify,)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Classify, Voting)}
 
-__all__ = ["METHODS", "Classify", "DataInfo", "Method"]
+__all__ = ["METHODS", "Classify", "DataInfo", "Method", "Voting"]
