@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -16,8 +16,14 @@ from fgdemo.errors import UserError
 from fgdemo.plot.command import draw, plot_parser
 from fgdemo.terms import Terms, terms
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fgdemo.explain.explanation import Explanation
+
 DEFAULT_CHECKPOINT = Path("checkpoints/scenes-classify")
 VIEWS = ("votes", "scores", "attention")
+CANDIDATES = "candidates"
 _BATCH = 32
 
 
@@ -61,7 +67,12 @@ def _parser() -> ArgumentParser:
     explain.add_argument("--out", type=str, required=True, help="folder to write to")
     explain.add_argument("--block", type=_number_or_all, default="all", help="block from 0, or all")
     explain.add_argument("--head", type=_number_or_all, default="all", help="head from 0, or all")
-    explain.add_argument("--what", choices=VIEWS, help="votes when the network has attention, else its only map")
+    explain.add_argument(
+        "--what",
+        choices=(*VIEWS, CANDIDATES),
+        help="votes when the network has attention, else its only map; candidates of networks that vote",
+    )
+    explain.add_argument("--scale", type=_number_or_all, default="all", help="dilation of scores, or all")
     commands.add_subcommand("explain", explain, help="draw where the network looks")
 
     inspect = ArgumentParser(description="Configuration, figures, classes and subclasses of a checkpoint.")
@@ -105,8 +116,6 @@ def _predict(options: Namespace) -> int:
 
 
 def _explain(options: Namespace) -> int:
-    from fgdemo.explain.draw import overlay
-
     classifier = _load(options)
     out = Path(options.out)
     try:
@@ -122,23 +131,38 @@ def _explain(options: Namespace) -> int:
                 continue
             prediction = classifier.predict([picture], explain=True)[0]
             explanation = prediction.explanation
-            view = explanation.select(options.block, options.head, options.what)
+            drawn, shown = _draw(picture, explanation, options)
             stem = _unused(Path(name).stem, stems)
-            drawn = overlay(picture, view.map, explanation.box, vmin=view.vmin, vmax=view.vmax)
-            shown = {
-                "block": options.block,
-                "head": options.head,
-                "what": options.what or explanation.views[0],
-                "vmin": view.vmin,
-                "vmax": view.vmax,
-                "map": view.map.tolist(),
-            }
             document = {"image": name, "shown": shown, **prediction.to_dict()}
             _write(out / f"{stem}.png", lambda path, drawn=drawn: drawn.save(path, "PNG"))
             text = json.dumps(document, ensure_ascii=False)
             _write(out / f"{stem}.json", lambda path, text=text: path.write_text(text, encoding="utf-8"))
             print(out / f"{stem}.png")
     return int(failed)
+
+
+def _draw(picture: Image.Image, explanation: Explanation, options: Namespace) -> tuple[Image.Image, dict[str, Any]]:
+    """A picture with what the options choose over it, and that as JSON values."""
+    from fgdemo.explain.draw import block_colors, mark_candidates, overlay
+
+    chosen = {"block": options.block, "head": options.head, "what": options.what or explanation.views[0]}
+    if options.what == CANDIDATES:
+        if (options.head, options.scale) != ("all", "all"):
+            raise UserError("Candidates are the choice of all heads and scales together: leave out --head and --scale.")
+        if explanation.pool is None:
+            raise UserError("This network has no candidates: only those trained by voting do; choose another --what.")
+        found = explanation.candidates(options.block)
+        colors = block_colors(explanation.num_blocks)
+        drawn = mark_candidates(picture, found, explanation.grid, explanation.box, colors=colors)
+        return drawn, chosen | {"candidates": [candidate._asdict() for candidate in found]}
+    view = explanation.select(options.block, options.head, options.what, options.scale)
+    drawn = overlay(picture, view.map, explanation.box, vmin=view.vmin, vmax=view.vmax)
+    return drawn, chosen | {
+        "scale": options.scale,
+        "vmin": view.vmin,
+        "vmax": view.vmax,
+        "map": view.map.tolist(),
+    }
 
 
 def _inspect(options: Namespace) -> int:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fgdemo.__main__ import main
 
-from .tiny_checkpoint import picture, write_tiny
+from .tiny_checkpoint import make_voting_network, picture, write_tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,6 +79,28 @@ def test_explain_writes_overlay_and_maps(checkpoint: str, images: list[str], tmp
     document = json.loads((out / "0.json").read_text(encoding="utf-8"))
     assert (document["shown"]["block"], document["shown"]["head"]) == (1, 0)
     assert (out / "0.png").read_bytes() != first
+
+
+def test_explain_a_network_that_votes(checkpoint: str, images: list[str], tmp_path: Path, capsys):
+    voting = str(write_tiny(tmp_path / "voting", network=make_voting_network()))
+    drawn = {}
+    for name, words in {"all": ["scores"], "two": ["scores", "--scale", "2"], "pool": ["candidates"]}.items():
+        out = tmp_path / name
+        assert main(["explain", images[0], "--checkpoint", voting, "--out", str(out), "--what", *words]) == 0
+        drawn[name] = (out / "0.png").read_bytes()
+        document = json.loads((out / "0.json").read_text(encoding="utf-8"))
+        assert document["shown"]["what"] == words[0]
+    assert len(set(drawn.values())) == 3
+    assert document["shown"]["candidates"] == document["explanation"]["candidates"]
+    assert len(document["shown"]["candidates"]) == sum(document["explanation"]["quotas"]) > 0
+    capsys.readouterr()
+    words = ["explain", images[0], "--out", str(tmp_path / "no"), "--what", "candidates", "--checkpoint"]
+    assert main([*words, checkpoint]) == 2
+    assert "trained by voting" in capsys.readouterr().err
+    assert main([*words, voting, "--head", "1"]) == 2
+    assert "--head" in capsys.readouterr().err
+    assert main(["explain", images[0], "--checkpoint", voting, "--out", "x", "--what", "scores", "--scale", "3"]) == 2
+    assert "scale" in capsys.readouterr().err
 
 
 def test_explain_with_a_bad_picture_or_option(checkpoint: str, images: list[str], tmp_path: Path, capsys):

@@ -28,14 +28,33 @@ def picture(row: int, size: tuple[int, int] = (72, 48)) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def make_network(architecture: str) -> Network:
+def make_network(architecture: str, name: str = "timm", **arguments: Any) -> Network:
     torch.manual_seed(0)
-    return build_network("timm", architecture=architecture, num_classes=3, img_size=64).eval()
+    arguments = {"num_classes": 3, "img_size": 64, **arguments}
+    return build_network(name, architecture=architecture, **arguments).eval()
 
 
-def write_tiny(directory: Path, architecture: str = "test_vit", dtype: str = "float32", **ours: Any) -> Path:
-    """Rows 0..8 are training pictures, 9..11 validation; class 0 has subclasses 3 and 8, class 1 has 5."""
-    network = make_network(architecture)
+def make_voting_network(**settings: Any) -> Network:
+    """Five blocks of two heads that vote on 12 x 12 patches; a classifier sure enough for its stages to differ."""
+    network = make_network("test_vit", "voting", img_size=192, settings=settings)
+    with torch.no_grad():
+        network.head.weight.mul_(20)
+    return network
+
+
+def write_tiny(
+    directory: Path,
+    architecture: str = "test_vit",
+    dtype: str = "float32",
+    *,
+    network: Network | None = None,
+    **ours: Any,
+) -> Path:
+    """Rows 0..8 are training pictures, 9..11 validation; class 0 has subclasses 3 and 8, class 1 has 5.
+
+    `network` is one with three classes instead of timm's `architecture`.
+    """
+    network = make_network(architecture) if network is None else network
     preprocessing = Preprocessing.from_data_config(network.encoder.data_config)
     transform = eval_transform(preprocessing)
     pictures = [picture(row) for row in range(12)]
@@ -64,8 +83,8 @@ def write_tiny(directory: Path, architecture: str = "test_vit", dtype: str = "fl
         **network.config(),
         "label_names": list(CLASSES),
         "fgdemo": {
-            "network": "timm",
-            "network_args": {},
+            "network": network.network_name,
+            "network_args": network.network_args(),
             "method": "classify",
             "options": {},
             "labels": "classes",

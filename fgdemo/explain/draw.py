@@ -1,13 +1,19 @@
-"""Maps drawn over pictures, with a shared colour scale."""
+"""Maps drawn over pictures, with a shared colour scale, and candidates in the colours of their blocks."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fgdemo.errors import UserError
+
+if TYPE_CHECKING:
+    from fgdemo.explain.voting_trace import Candidate
 
 # Nine anchors of matplotlib's perceptually uniform maps (CC0), interpolated in between.
 COLORMAPS = {
@@ -15,6 +21,10 @@ COLORMAPS = {
     "viridis": "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725",
 }
 UPSAMPLING = ("bilinear", "nearest")
+# Radii of a candidate's disc, of the edge around it, of a ring, and of the edge around that, in sides of a cell.
+_RADII = (0.35, 0.39, 0.46, 0.5)
+_EDGE, _RING = (20, 19, 18, 255), (255, 255, 255, 255)
+_FINER = 4
 
 
 def color_table(colormap: str) -> np.ndarray:
@@ -77,6 +87,77 @@ def overlay(
     mask = Image.fromarray((strength * opacity + 0.5).astype(np.uint8)[index])
     picture.paste(heat.convert("RGB"), (left, top), mask)
     return picture
+
+
+def block_colors(count: int) -> np.ndarray:
+    """A colour for each of so many blocks in turn, (count, 3) uint8, dark to light, for the colour-blind too."""
+    # The darkest and the lightest colours would be lost on a black or a white page.
+    return color_table("viridis")[np.linspace(20, 250, count).round().astype(int)]
+
+
+def mark_candidates(
+    image: Image.Image,
+    candidates: Iterable[Candidate],
+    grid: tuple[int, int],
+    box: tuple[float, float, float, float],
+    *,
+    colors: np.ndarray,
+    opacity: float = 0.9,
+) -> Image.Image:
+    """The whole picture with a disc on every patch that was a candidate, with a ring where it was refined.
+
+    (h, w) cells divide box, (x0, y0, x1, y1) in pixels of `image`, which may reach beyond it; a disc fills its cell,
+    an ellipse where that is no square. It has the colour of the block, `colors` (L, 3) uint8; a patch that several
+    blocks chose is divided among them, clockwise from the top. Merged tokens have no patch and are not drawn.
+
+    Raises:
+        UserError: opacity outside 0 to 1.
+    """
+    if not 0 <= opacity <= 1:
+        raise UserError(f"Opacity goes from 0 to 1, not {opacity}.")
+    cells: dict[tuple[int, int], list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        if candidate.y is not None:
+            cells[candidate.y, candidate.x].append(candidate)
+    picture = image.convert("RGB").copy()
+    width, height = (box[2] - box[0]) / grid[1], (box[3] - box[1]) / grid[0]
+    for (y, x), chosen in cells.items():
+        left, top = box[0] + x * width, box[1] + y * height
+        at = math.floor(left), math.floor(top)
+        size = math.ceil(left + width) - at[0], math.ceil(top + height) - at[1]
+        if at[0] >= picture.width or at[1] >= picture.height or at[0] + size[0] <= 0 or at[1] + size[1] <= 0:
+            continue
+        disc = _disc(size, (left + width / 2 - at[0], top + height / 2 - at[1]), (width, height), chosen, colors)
+        picture.paste(disc, at, disc.getchannel("A").point(lambda alpha: round(alpha * opacity)))
+    return picture
+
+
+def _disc(
+    size: tuple[int, int],
+    centre: tuple[float, float],
+    cell: tuple[float, float],
+    chosen: list[Candidate],
+    colors: np.ndarray,
+) -> Image.Image:
+    """The candidates of one cell, RGBA, around `centre` in pixels."""
+    layer = Image.new("RGBA", (size[0] * _FINER, size[1] * _FINER))
+    draw = ImageDraw.Draw(layer)
+    inner, edge, ring, outer = (
+        [(c + way * radius * side) * _FINER for way in (-1, 1) for c, side in zip(centre, cell, strict=True)]
+        for radius in _RADII
+    )
+    turn = 360 / len(chosen)
+    sectors = [(candidate, i * turn - 90, (i + 1) * turn - 90) for i, candidate in enumerate(chosen)]
+    for candidate, start, end in sectors:
+        if candidate.refined is not None:
+            draw.pieslice(outer, start, end, fill=_EDGE)
+    for candidate, start, end in sectors:
+        if candidate.refined is not None:
+            draw.pieslice(ring, start, end, fill=_RING)
+    draw.ellipse(edge, fill=_EDGE)
+    for candidate, start, end in sectors:
+        draw.pieslice(inner, start, end, fill=tuple(colors[candidate.block].tolist()))
+    return layer.reduce(_FINER)
 
 
 def color_bar(

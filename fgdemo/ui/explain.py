@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from PIL import Image
 
 from fgdemo.errors import UserError
 from fgdemo.terms import terms
-from fgdemo.ui import render
-from fgdemo.ui.image_input import Argument, Choice, ImageInput, read_picture
+from fgdemo.ui import explain_endpoint, render
+from fgdemo.ui.explain_pool import panel
+from fgdemo.ui.explain_views import (
+    ALL,
+    CANDIDATES,
+    OPACITY,
+    TOP,
+    Chosen,
+    Explained,
+    draw,
+    explained,
+    filmstrip,
+    index,
+    key,
+    views,
+)
+from fgdemo.ui.image_input import Choice, ImageInput
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, quietly, reported
 
 if TYPE_CHECKING:
-    from fgdemo.explain.explanation import Explanation
-    from fgdemo.prediction import Prediction
+    from fgdemo.models.network import Network
 
-ALL = "all"
-OPACITY = 0.7
-TOP = 5
-# Longer side of what is drawn: a map on a tiny picture needs room, and a large one gains nothing.
-_SMALLEST, _LARGEST = 512, 1024
-_TILE = 160
 _VIEWS = [("Votes of the heads", "votes"), ("Votes, enhanced over scales", "scores"), ("Attention", "attention")]
-_UNITS = {
-    "votes": "votes of the heads",
-    "scores": "enhanced votes",
-    "attention": "share of attention",
-    "activation": "contribution to the class",
-    "likeness": "contribution to the likeness",
-}
-_HINTS = {
-    "votes": "Every head votes for the {k} patches that the class token attends to most; the map counts the votes.",
-    "scores": "Votes that lie together at one of several scales strengthen each other.",
-    "attention": "Where the class token's attention goes, as shares among the patches.",
-    "activation": "What each place adds to the evidence for the chosen class.",
-    "likeness": "What each place adds to the likeness to the nearest gallery pictures.",
-}
+_CANDIDATES = ("Candidates and refined picks", CANDIDATES)
 _EMPTY = render.empty("No picture yet", "Choose a picture here or on the Classify tab to see what its class rests on.")
 _PRESS = """
 element.addEventListener('click', (event) => {
@@ -48,78 +41,89 @@ element.addEventListener('click', (event) => {
 """
 
 
-class _Explained(NamedTuple):
-    """A picture at the size it is drawn, the part of it that the network saw, and what was found."""
-
-    image: Image.Image
-    box: tuple[float, float, float, float]
-    prediction: Prediction
-    explanation: Explanation
-
-
 def build(app: App, picker: gr.Dropdown, picture: ImageInput, tab: gr.Tab) -> None:
     """Lay the tab out; it opens with the picture of the Classify tab."""
     with gr.Row(equal_height=False, elem_classes="fg-columns"):
         with gr.Column(scale=5, min_width=300):
-            mine = ImageInput(
-                label="Picture",
-                show_label=False,
-                height=260,
-                sources=["upload", "clipboard", "webcam"],
-                buttons=[],
-                elem_id="explain-picture",
-                placeholder="Drop a picture here\nor click to choose one",
-                alt_text="The picture to explain",
-            )
+            mine = _picture("Picture", 260, "explain-picture", "The picture to explain")
             what = Choice(choices=_VIEWS, value="votes", label="Show", filterable=False, elem_id="explain-what")
             with gr.Row():
                 block = Choice(choices=[ALL], value=ALL, label="Block", filterable=False, min_width=120)
                 head = Choice(choices=[ALL], value=ALL, label="Head", filterable=False, min_width=120)
+            scale = Choice(
+                choices=[ALL], value=ALL, label="Scale", filterable=False, visible=False, elem_id="explain-scale"
+            )
             target = Choice(choices=[], label="Class", filterable=False, visible=False, elem_id="explain-class")
             opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", elem_id="explain-opacity")
+            with gr.Accordion(
+                "Compare with a second picture", open=False, visible=False, elem_id="explain-compare"
+            ) as compare:
+                other = _picture("Second picture", 200, "explain-second", "The picture to compare with")
         with gr.Column(scale=8, min_width=320):
-            caption = gr.HTML(_EMPTY, apply_default_css=False, elem_id="explain-caption")
-            drawn = gr.Image(
-                visible=False,
-                interactive=False,
-                show_label=False,
-                format="png",
-                buttons=["download", "fullscreen"],
-                height=460,
-                elem_id="explain-drawn",
-                alt_text="The picture with the map drawn over it",
-            )
-            scale = gr.HTML("", apply_default_css=False)
+            with gr.Row(equal_height=False):
+                with gr.Column(min_width=260):
+                    caption, drawn = _result("explain-caption", "explain-drawn", _EMPTY)
+                with gr.Column(min_width=260, visible=False) as beside:
+                    caption_2, drawn_2 = _result("explain-caption-2", "explain-drawn-2", "")
+            legend = gr.HTML("", apply_default_css=False, elem_id="explain-key")
             blocks = gr.HTML("", apply_default_css=False, js_on_load=_PRESS, elem_id="explain-blocks")
+            pool = gr.HTML("", apply_default_css=False, elem_id="explain-pool")
 
     def controls(name: str | None) -> list[Any]:
         classifier = app.classifier(name)
-        encoder = classifier.network.encoder
+        network, encoder = classifier.network, classifier.network.encoder
         votes, labelled = encoder.has_class_rows, terms(classifier.config).labelled
+        itself = _votes_itself(network)
+        pooled = itself and network.pool_size > 0
         return [
-            gr.update(visible=votes, value="votes"),
+            gr.update(visible=votes, choices=[*_VIEWS, _CANDIDATES] if pooled else _VIEWS, value="votes"),
             gr.update(visible=votes, choices=_numbered("blocks", encoder.num_blocks if votes else 0), value=ALL),
             gr.update(visible=votes, choices=_numbered("heads", encoder.num_heads if votes else 0), value=ALL),
+            gr.update(visible=False, choices=_scales(network), value=ALL),
+            gr.update(visible=itself),
             gr.update(visible=labelled and not votes, choices=[], value=None),
         ]
 
+    def fit(name: str | None, what: str) -> list[Any]:
+        """Only the choices that the view has."""
+        several = len(_scales(app.classifier(name).network)) > 2
+        return [gr.update(visible=what != CANDIDATES), gr.update(visible=what == "scores" and several)]
+
     def show(
-        path: str | None, name: str | None, what: str, block: str, head: str, target: str | None, opacity: float
+        path: str | None,
+        name: str | None,
+        what: str,
+        block: str,
+        head: str,
+        target: str | None,
+        opacity: float,
+        scale: str = ALL,
+        other: str | None = None,
     ) -> list[Any]:
+        hidden = gr.update(value=None, visible=False)
         if path is None:
-            return [_EMPTY, gr.update(value=None, visible=False), "", "", gr.update(choices=[], value=None)]
-        found = _explained(app, app.name(name), path, _index(target))
-        view = what if what in found.explanation.views else found.explanation.views[0]
-        image, vmin, vmax = _draw(found, block, head, view, opacity)
-        labelled = terms(app.classifier(name).config).labelled
+            return [_EMPTY, hidden, "", "", gr.update(choices=[], value=None), "", hidden, gr.update(visible=False), ""]
+        found = [explained(app, app.name(name), path, index(target))]
+        first = found[0].explanation
+        if other is not None and first.pool is not None:
+            found.append(explained(app, app.name(name), other, None))
+        what = what if what in views(first) else views(first)[0]
+        # Choices that the view does not have are out of sight and keep what they were.
+        head, scale = (ALL if what == CANDIDATES else head), (scale if what == "scores" else ALL)
+        chosen = Chosen(what, index(block), index(head), index(scale), opacity)
+        result, labelled = draw(found, chosen), terms(app.classifier(name).config).labelled
+        captions = [_caption(one, labelled) for one in found]
+        second = len(found) > 1
         return [
-            render.verdict("Predicted class", found.prediction.classes[0])
-            if labelled
-            else render.nearest_cluster(found.prediction),
-            gr.update(value=image, visible=True),
-            _scale(found, view, vmin, vmax, labelled),
-            _filmstrip(found, block, head, view, opacity),
-            _class_choices(found),
+            captions[0],
+            gr.update(value=result.images[0], visible=True),
+            key(found, chosen, result, labelled),
+            filmstrip(found, chosen),
+            _class_choices(found[0]),
+            captions[1] if second else "",
+            gr.update(value=result.images[1], visible=True) if second else hidden,
+            gr.update(visible=second),
+            _panel(found, app.classifier(name).classes),
         ]
 
     def press(name: str | None, event: gr.EventData) -> Any:
@@ -130,142 +134,75 @@ def build(app: App, picker: gr.Dropdown, picture: ImageInput, tab: gr.Tab) -> No
         return gr.update(value=chosen)
 
     work: dict[str, Any] = {"show_progress": "minimal", "trigger_mode": "always_last", **MODEL_WORK, **PRIVATE}
-    inputs = [mine, picker, what, block, head, target, opacity]
-    outputs = [caption, drawn, scale, blocks, target]
+    quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+    inputs = [mine, picker, what, block, head, target, opacity, scale, other]
+    outputs = [caption, drawn, legend, blocks, target, caption_2, drawn_2, beside, pool]
 
     @reported
-    def anew(path: str | None, name: str | None, what: str, block: str, head: str, _: Any, opacity: float) -> list[Any]:
-        return show(path, name, what, block, head, None, opacity)
+    def anew(*given: Any) -> list[Any]:
+        path, name, what, block, head, _, *rest = given
+        return show(path, name, what, block, head, None, *rest)
 
-    picker.change(
-        quietly(controls, [gr.skip()] * 4), picker, [what, block, head, target], show_progress="hidden", **PRIVATE
-    ).then(anew, inputs, outputs, **work)
+    fitted = [what, block, head, scale, compare, target]
+    picker.change(quietly(controls, [gr.skip()] * len(fitted)), picker, fitted, **quiet).then(
+        anew, inputs, outputs, **work
+    )
     tab.select(None, picture, mine, js="(picture) => picture", **PRIVATE).then(anew, inputs, outputs, **work)
     # The Classify tab follows what is chosen here, so that there is one picture.
     mine.input(None, mine, picture, js="(picture) => picture", **PRIVATE).then(anew, inputs, outputs, **work)
+    what.input(quietly(fit, [gr.skip()] * 2), [picker, what], [head, scale], **quiet)
     gr.on(
-        [what.input, block.change, head.input, target.input, opacity.release],
+        [what.input, block.change, head.input, scale.input, target.input, opacity.release, other.change],
         reported(show),
         inputs,
         outputs,
         **work,
     )
-    blocks.press(reported(press), picker, block, show_progress="hidden", **PRIVATE)
-    _endpoint(app)
+    blocks.press(reported(press), picker, block, **quiet)
+    explain_endpoint.build(app)
 
 
-def _endpoint(app: App) -> None:
-    @reported
-    def explain(
-        image: str,
-        checkpoint: str | None = None,
-        block: Any = None,
-        head: Any = None,
-        what: Any = None,
-        class_id: Any = None,
-        opacity: Any = None,
-    ) -> tuple[Image.Image, dict[str, Any]]:
-        """Draw where the network looks on one picture.
-
-        Args:
-            image: an uploaded file (JPEG, PNG, WebP, GIF, BMP, TIFF), at most 10 MB and 40 megapixels.
-            checkpoint: a name of the model picker; the first one when not given.
-            block: a transformer block, from 0, or "all" (when not given).
-            head: an attention head, from 0, or "all" (when not given).
-            what: "votes" (when not given), "scores" (votes enhanced over scales) or "attention"; for networks
-                without class-token attention "activation".
-            class_id: class of an activation map; the predicted one when not given.
-            opacity: of the map, from 0 to 1; 0.7 when not given.
-
-        Returns:
-            The picture, its longer side 512 to 1024 pixels, with the map over it, as a file; and the explanation as
-            `Explanation.to_dict()` has it, with the checkpoint's name, the five most probable classes, and the map
-            shown with its scale.
-        """
-        name = app.name(checkpoint)
-        found = _explained(app, name, image, _index(class_id))
-        view = found.explanation.views[0] if what is None else what
-        block, head = (ALL if value is None else value for value in (block, head))
-        drawn, vmin, vmax = _draw(found, block, head, view, OPACITY if opacity is None else opacity)
-        values = found.explanation.select(_index(block), _index(head), view).map.tolist()
-        return drawn, {
-            "checkpoint": name,
-            "classes": [score._asdict() for score in found.prediction.classes],
-            **found.explanation.to_dict(),
-            "shown": {"block": block, "head": head, "what": view, "vmin": vmin, "vmax": vmax, "map": values},
-        }
-
-    arguments = [Argument(name) for name in ("block", "head", "what", "class_id", "opacity")]
-    gr.Button(visible=False).click(
-        explain,
-        [ImageInput(visible=False, label="image"), Choice(visible=False, label="checkpoint"), *arguments],
-        [gr.Image(visible=False, format="png", label="overlay"), gr.JSON(visible=False, label="explanation")],
-        api_name="explain",
-        **MODEL_WORK,
+def _picture(label: str, height: int, elem_id: str, alt_text: str) -> ImageInput:
+    return ImageInput(
+        label=label,
+        show_label=False,
+        height=height,
+        sources=["upload", "clipboard", "webcam"],
+        buttons=[],
+        elem_id=elem_id,
+        placeholder="Drop a picture here\nor click to choose one",
+        alt_text=alt_text,
     )
 
 
-def _explained(app: App, name: str, path: str | None, class_id: int | str | None) -> _Explained:
-    """The explanation of a file under a checkpoint, computed once while it is held."""
-    from fgdemo.data.images import open_image
-
-    classifier, data = app.classifier(name), read_picture(path)
-    if class_id is not None and (isinstance(class_id, bool) or not isinstance(class_id, int)):
-        raise UserError(f"A class is a number from 0 to {len(classifier.classes) - 1}.")
-
-    def make() -> _Explained:
-        image = open_image(data)
-        prediction = classifier.predict([image], top=TOP, prototypes=0, neighbours=0)[0]
-        first = prediction.classes[0].class_id
-        explanation = classifier.explain(image, first if class_id is None else class_id)
-        scale = min(max(max(image.size), _SMALLEST), _LARGEST) / max(image.size)
-        size = tuple(max(1, round(side * scale)) for side in image.size)
-        width, height = size[0] / image.width, size[1] / image.height
-        x0, y0, x1, y1 = explanation.box
-        fitted = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-        return _Explained(fitted, (x0 * width, y0 * height, x1 * width, y1 * height), prediction, explanation)
-
-    digest = hashlib.sha256(data).hexdigest()
-    return app.once((classifier.checkpoint.directory, digest, class_id), make)
+def _result(caption_id: str, drawn_id: str, said: str) -> tuple[gr.HTML, gr.Image]:
+    caption = gr.HTML(said, apply_default_css=False, elem_id=caption_id)
+    drawn = gr.Image(
+        visible=False,
+        interactive=False,
+        show_label=False,
+        format="png",
+        buttons=["download", "fullscreen"],
+        elem_id=drawn_id,
+        alt_text="The picture with the map drawn over it",
+    )
+    return caption, drawn
 
 
-def _draw(found: _Explained, block: Any, head: Any, what: Any, opacity: Any) -> tuple[Image.Image, float, float]:
-    """The picture with one map over it, and the ends of the colour scale."""
-    from fgdemo.explain.draw import overlay
-
-    if isinstance(opacity, bool) or not isinstance(opacity, int | float):
-        raise UserError("Opacity is a number from 0 to 1.")
-    view = found.explanation.select(_index(block), _index(head), what)
-    image = overlay(found.image, view.map, found.box, opacity=opacity, vmin=view.vmin, vmax=view.vmax)
-    return image, view.vmin, view.vmax
+def _caption(found: Explained, labelled: bool) -> str:
+    if labelled:
+        return render.verdict("Predicted class", found.prediction.classes[0])
+    return render.nearest_cluster(found.prediction)
 
 
-def _filmstrip(found: _Explained, block: str, head: str, what: str, opacity: float) -> str:
-    """Every block in one view and one colour scale, as buttons; nothing where there are no blocks."""
-    from fgdemo.data.images import encode_thumbnail
+def _panel(found: list[Explained], classes: tuple[str, ...]) -> str:
+    from fgdemo.explain.draw import block_colors
 
-    tiles = []
-    for number in range(found.explanation.num_blocks):
-        image = encode_thumbnail(_draw(found, number, head, what, opacity)[0], _TILE, 75)
-        tiles.append(
-            f'<button type="button" data-block="{number}" aria-pressed="{str(block == str(number)).lower()}">'
-            f'<img src="{render.data_url(image)}" alt="Map of block {number}"><span>Block {number}</span></button>'
-        )
-    if not tiles:
-        return ""
-    return f'<p class="fg-label">Each block, in one colour scale</p><div class="fg-blocks">{"".join(tiles)}</div>'
+    pools = [one.explanation.pool for one in found]
+    return panel(pools, block_colors(found[0].explanation.num_blocks), classes, TOP) if pools[0] is not None else ""
 
 
-def _scale(found: _Explained, view: str, vmin: float, vmax: float, labelled: bool) -> str:
-    from fgdemo.explain.draw import color_table
-
-    voting = found.explanation.voting
-    view = view if labelled or view != "activation" else "likeness"
-    hint = _HINTS[view].format(k=voting.k if voting is not None else 0)
-    return render.color_bar(color_table("magma"), vmin, vmax, _UNITS[view], hint)
-
-
-def _class_choices(found: _Explained) -> Any:
+def _class_choices(found: Explained) -> Any:
     if found.explanation.activation is None:
         return gr.update(choices=[], value=None)
     scores = found.prediction.classes
@@ -273,10 +210,17 @@ def _class_choices(found: _Explained) -> Any:
     return gr.update(choices=choices, value=str(found.explanation.activation.target))
 
 
+def _votes_itself(network: Network) -> bool:
+    from fgdemo.models.voting import VotingNetwork
+
+    return isinstance(network, VotingNetwork)
+
+
 def _numbered(noun: str, count: int) -> list[tuple[str, str]]:
     return [(f"All {noun}", ALL), *((f"{number}", f"{number}") for number in range(count))]
 
 
-def _index(value: Any) -> Any:
-    """A choice of the page as the library takes it: numbers come as texts."""
-    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
+def _scales(network: Network) -> list[tuple[str, str]]:
+    """Scales that a network itself votes over, and all together."""
+    known = network.settings.dilations if _votes_itself(network) else ()
+    return [("All scales", ALL), *((f"{render.count(d, 'patch', 'patches')} apart", f"{d}") for d in known)]

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from fgdemo.errors import UserError
-from fgdemo.explain.draw import COLORMAPS, color_bar, color_table, overlay
+from fgdemo.explain.draw import COLORMAPS, block_colors, color_bar, color_table, mark_candidates, overlay
+from fgdemo.explain.voting_trace import Candidate
 
 
 @pytest.fixture
@@ -19,6 +20,20 @@ def solid(values, box, size=(100, 60), **options):
     """The overlay on black at full opacity, as an array."""
     options = {"opacity": 1.0, "fade": False, "upsampling": "nearest"} | options
     return np.asarray(overlay(Image.new("RGB", size), np.asarray(values, dtype=np.float32), box, **options))
+
+
+COLORS = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200]], dtype=np.uint8)
+GROUND, EDGE, RING = (90, 120, 150), (20, 19, 18), (255, 255, 255)
+
+
+def candidate(block, y, x, refined=None):
+    return Candidate(block, y, x, 1.0, 0, 0, refined)
+
+
+def discs(candidates, grid, box, size=(200, 100), opacity=1.0):
+    """Candidates on a plain ground, as an array."""
+    picture = Image.new("RGB", size, GROUND)
+    return np.asarray(mark_candidates(picture, candidates, grid, box, colors=COLORS, opacity=opacity))
 
 
 def luminance(rgb):
@@ -123,3 +138,75 @@ def test_colour_bar_runs_through_the_table():
     bar = np.asarray(color_bar(0, 12, size=(256, 10), label="votes"))
     np.testing.assert_array_equal(bar[5], color_table("magma"))
     assert (bar[10:] < 128).any(), "figures are written below"
+
+
+def test_a_disc_has_the_colour_of_its_block():
+    """The cell is 100 px wide: the disc reaches to 35 from its centre, its edge to 39."""
+    drawn = discs([candidate(2, 0, 1)], (1, 2), (0, 0, 200, 100))
+    for at in ((50, 150), (50, 150 - 33), (50 + 33, 150), (50 - 23, 150 - 23)):
+        assert tuple(drawn[at]) == (0, 0, 200)
+    for at in ((50, 150 + 37), (50 - 37, 150)):
+        assert tuple(drawn[at]) == EDGE
+    for at in ((50, 150 + 42), (50 - 48, 150), (2, 102)):
+        assert tuple(drawn[at]) == GROUND
+    np.testing.assert_array_equal(drawn[:, :100], np.broadcast_to(GROUND, (100, 100, 3)))
+
+
+def test_refined_ones_are_ringed():
+    """The ring reaches from 39 to 46, its own edge to 50."""
+    drawn = discs([candidate(0, 0, 0, refined=3)], (1, 2), (0, 0, 200, 100))
+    assert tuple(drawn[50, 50]) == (200, 0, 0)
+    for x in (50 + 42, 50 - 42):
+        assert tuple(drawn[50, x]) == RING
+        assert tuple(drawn[x, 50]) == RING
+    assert tuple(drawn[50, 50 + 47]) == EDGE
+    assert tuple(drawn[2, 2]) == GROUND
+
+
+def test_a_patch_of_several_blocks_is_divided_clockwise_from_the_top():
+    drawn = discs([candidate(2, 0, 0, refined=0), candidate(1, 0, 0)], (1, 2), (0, 0, 200, 100))
+    assert (tuple(drawn[50, 70]), tuple(drawn[50, 30])) == ((0, 0, 200), (0, 200, 0))
+    assert (tuple(drawn[50, 92]), tuple(drawn[50, 8])) == (RING, GROUND)
+    thirds = discs([candidate(0, 0, 0), candidate(1, 0, 0), candidate(2, 0, 0)], (1, 2), (0, 0, 200, 100))
+    assert [tuple(thirds[at]) for at in ((40, 65), (75, 50), (40, 35))] == [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+
+
+def test_discs_lie_in_the_cells_of_a_box_that_is_not_square():
+    """Cells of 20 x 40 px in a box that starts at (30, 10)."""
+    drawn = discs([candidate(1, 1, 2)], (2, 3), (30, 10, 90, 90))
+    rows, columns = np.where((drawn != GROUND).any(axis=-1))
+    assert tuple(drawn[70, 80]) == (0, 200, 0)
+    assert (rows.min(), rows.max()) == pytest.approx((70 - 0.39 * 40, 70 + 0.39 * 40), abs=1)
+    assert (columns.min(), columns.max()) == pytest.approx((80 - 0.39 * 20, 80 + 0.39 * 20), abs=1)
+
+
+def test_discs_of_a_box_beyond_the_picture():
+    box = (-150, -50, 250, 150)
+    drawn = discs([candidate(0, 0, 1), candidate(1, 1, 3), candidate(2, 0, 0)], (2, 4), box)
+    assert tuple(drawn[2, 2]) == (200, 0, 0)
+    assert tuple(drawn[98, 198]) == (0, 200, 0)
+    assert not (drawn == COLORS[2]).all(axis=-1).any(), "this cell lies outside"
+    shifted = discs([candidate(0, 0, 0)], (1, 1), (0.5, 0, 100.5, 100))
+    assert (shifted[:, 1:101] != GROUND).any()
+    np.testing.assert_array_equal(discs([candidate(0, 0, 0)], (1, 1), (500, 0, 600, 100)), discs([], (1, 1), box))
+
+
+def test_opacity_of_discs():
+    drawn = discs([candidate(0, 0, 0)], (1, 2), (0, 0, 200, 100), opacity=0.5)
+    np.testing.assert_allclose(drawn[50, 50], (np.array(GROUND) + COLORS[0]) / 2, atol=1)
+    assert (discs([candidate(0, 0, 0)], (1, 2), (0, 0, 200, 100), opacity=0) == GROUND).all()
+    with pytest.raises(UserError, match="0 to 1"):
+        discs([], (1, 1), (0, 0, 1, 1), opacity=1.5)
+
+
+def test_merged_tokens_are_not_drawn(picture):
+    merged = Candidate(0, None, None, None, None, 3, 0)
+    drawn = mark_candidates(picture, [merged], (2, 2), (0, 0, 100, 60), colors=COLORS)
+    np.testing.assert_array_equal(np.asarray(drawn), np.asarray(picture))
+
+
+@pytest.mark.parametrize("count", [1, 3, 11, 23])
+def test_blocks_grow_lighter(count):
+    colors = block_colors(count)
+    assert (colors.shape, colors.dtype) == ((count, 3), np.uint8)
+    assert (np.diff(luminance(colors.astype(float))) > 0).all()
