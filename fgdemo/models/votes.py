@@ -33,8 +33,8 @@ def ballots(logits: Tensor, k: int) -> Tensor:
         raise UserError(f"Each head can vote for 1 to {patches} patches, not {k}.")
     last = logits.topk(k, dim=-1, sorted=True).values[..., -1:]
     above, equal = logits > last, logits == last
-    places = k - above.sum(-1, keepdim=True)
-    return above | (equal & (equal.cumsum(-1) <= places))
+    places = k - above.sum(-1, keepdim=True, dtype=torch.int32)
+    return above | (equal & (equal.cumsum(-1, dtype=torch.int32) <= places))
 
 
 def head_votes(logits: Tensor, k: int) -> Tensor:

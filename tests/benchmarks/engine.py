@@ -27,7 +27,7 @@ from train.data import open_catalogue, open_splits
 from train.engine import Engine
 from train.launch import computes_in_bf16, make_accelerator
 from train.methods import Classify, DataInfo
-from train.methods.classify import ClassifyOptions
+from train.methods.mixing import MixingOptions
 from train.options import AugmentOptions, DataOptions, EncoderOptions, OptimOptions, RunOptions
 
 
@@ -71,7 +71,7 @@ def engine_loop(catalogue: Catalogue, options: argparse.Namespace, folder: Path)
     run = RunOptions(precision=options.precision, device="cpu", trackers="none")
     optim = OptimOptions(epochs=options.epochs, batch_size=options.batch_size)
     data = DataOptions(data=options.data, cache=options.cache)
-    method = Classify(ClassifyOptions(), DataInfo(catalogue.class_names("fine"), len(catalogue.rows("train"))))
+    method = Classify(MixingOptions(), DataInfo(catalogue.class_names("fine"), len(catalogue.rows("train"))))
     network = method.build(EncoderOptions(encoder=options.encoder, pretrained=False, img_size=options.img_size))
     preprocessing = Preprocessing.from_data_config(network.encoder.data_config)
     train, _ = open_splits(catalogue, data, AugmentOptions(), preprocessing, 0)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from train.cli import build_parser, dump_yaml, normalise_argv, split_namespace
-from train.methods.classify import ClassifyOptions
+from train.methods.mixing import MixingOptions
 from train.options import GROUPS, AugmentOptions, EncoderOptions, RunOptions
 
-ALL = (*GROUPS, ClassifyOptions)
+ALL = (*GROUPS, MixingOptions)
 
 
 def parse(*argv: str) -> list[object]:

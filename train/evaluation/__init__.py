@@ -1,6 +1,6 @@
 """Rulers: each one file with options, figures and a table. A new one is a file here and a name in `RULERS`."""
 
-from train.evaluation import discovery, examples, faithfulness, few_shot, probe, retrieval
+from train.evaluation import discovery, examples, faithfulness, few_shot, parts, probe, retrieval
 from train.evaluation.ruler import Ruler
 from train.evaluation.subject import Subject
 
@@ -10,6 +10,7 @@ RULERS: tuple[Ruler, ...] = (
     discovery.RULER,
     few_shot.RULER,
     faithfulness.RULER,
+    parts.RULER,
     examples.RULER,
 )
 
