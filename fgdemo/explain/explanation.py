@@ -12,6 +12,7 @@ from fgdemo.errors import UserError
 from fgdemo.explain.activation_maps import ActivationMap, activation_map
 from fgdemo.explain.voting_maps import VotingMaps, voting_maps
 from fgdemo.explain.voting_trace import Candidate, CandidatePool, trace_votes
+from fgdemo.models.field import field_shift
 from fgdemo.models.network import Network
 from fgdemo.models.voting import VotingNetwork
 
@@ -32,7 +33,8 @@ class Explanation:
 
     kind: "votes" for transformers with class-token attention, "activation" for all others.
     grid: (h, w) of the maps.
-    box: (x0, y0, x1, y1), pixels of the EXIF-oriented source picture that the network saw; the maps cover it.
+    box: (x0, y0, x1, y1), pixels of the EXIF-oriented source picture that the maps cover: what the network saw, moved
+        by half a patch where a stem of padded convolutions reads that far from its cells.
     pool: the candidates of a network that votes itself, whose own votes the maps then are.
     """
 
@@ -171,12 +173,23 @@ def explain(
         if k not in (None, network.settings.votes):
             raise UserError(f"Each head of this network votes for {network.settings.votes} patches; it cannot be {k}.")
         voting, pool = trace_votes(network, image)
-        return Explanation("votes", voting.grid, tuple(box), voting=voting, pool=pool)
+        return Explanation("votes", voting.grid, _where_read(network, image, box), voting=voting, pool=pool)
     if encoder.has_class_rows:
         voting = voting_maps(encoder, image, k=k)
-        return Explanation("votes", voting.grid, tuple(box), voting=voting)
+        return Explanation("votes", voting.grid, _where_read(network, image, box), voting=voting)
     activation = activation_map(encoder, image, target=target)
     return Explanation("activation", activation.grid, tuple(box), activation=activation)
+
+
+def _where_read(
+    network: Network, image: Tensor, box: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    """The box moved so that the cells of a grid over it lie around what their patch tokens read."""
+    height, width = image.shape[-2:]
+    across, down = field_shift(network.encoder.net)
+    x0, y0, x1, y1 = box
+    x, y = across / width * (x1 - x0), down / height * (y1 - y0)
+    return x0 + x, y0 + y, x1 + x, y1 + y
 
 
 def _index(sort: str, value: int | str, count: int) -> int | None:

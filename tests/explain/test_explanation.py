@@ -11,6 +11,7 @@ import torch
 from fgdemo.errors import UserError
 from fgdemo.explain.explanation import explain
 from fgdemo.explain.voting_maps import voting_maps
+from fgdemo.models.build import build_classifier
 from fgdemo.models.votes import enhance, head_votes
 
 BOX = (4.5, 0.0, 100.0, 64.25)
@@ -135,3 +136,22 @@ def test_to_dict_is_json_and_complete(votes, network):
     text = json.loads(json.dumps(activation.to_dict()))
     assert (text["kind"], text["target"], text["exact"]) == ("activation", activation.activation.target, True)
     np.testing.assert_allclose(text["contributions"], activation.activation.contributions)
+
+
+def test_maps_lie_where_the_tokens_read():
+    """The gradient of one patch token is centred on its cell of the box, for a plain and for a convolutional stem."""
+    sides = {"test_vit": {}, "vit_conv_mini_patch16_128": {"channels": [8, 16, 24, 32], "depth": 2, "num_heads": 2}}
+    for name, args in sides.items():
+        torch.manual_seed(0)
+        network = build_classifier(name, num_classes=3, img_size=128, model_args=args).eval()
+        image = torch.randn(3, 128, 128, requires_grad=True)
+        box = explain(network, image.detach(), (100.0, 50.0, 356.0, 306.0)).box
+        embedded = network.encoder.net.patch_embed(image[None])
+        (gradient,) = torch.autograd.grad(embedded.reshape(8, 8, -1)[4, 3].sum(), image)
+        weight = gradient.square().sum(0)
+        x, y = (((weight.sum(axis) * (torch.arange(128) + 0.5)).sum() / weight.sum()).item() for axis in (0, 1))
+        # 256 source pixels for 128 of the input; a cell is 32 of the former.
+        assert box[0] + 3.5 * 32 == pytest.approx(100 + 2 * x, abs=6), name
+        assert box[1] + 4.5 * 32 == pytest.approx(50 + 2 * y, abs=6), name
+        assert (box[2] - box[0], box[3] - box[1]) == (256, 256)
+    assert box[:2] == (100 - 15, 50 - 15)

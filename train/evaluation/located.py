@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
-from timm.models.vision_transformer_hybrid import ConvStem
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from fgdemo.data import Catalogue, ImageSplit, Preprocessing, crop_box, eval_transform
 from fgdemo.models import Encoder
+from fgdemo.models.field import field_shift
 
 Centre = Literal["field", "cell"]
 
@@ -81,27 +81,6 @@ def patch_centres(
     x = x0 + ((np.arange(w) + 0.5) / w + shift[0] / width) * (x1 - x0)
     y = y0 + ((np.arange(h) + 0.5) / h + shift[1] / height) * (y1 - y0)
     return np.stack([np.tile(x, h), np.repeat(y, w)], axis=1)
-
-
-def field_shift(net: nn.Module) -> tuple[float, float]:
-    """How far the middle of what a patch's embedding reads is from that of its cell: x, y in pixels of the input.
-
-    Plain patch embeddings read their cell. A stack of padded 3 x 3 convolutions of stride 2 reads around the cell's
-    upper left corner. Of other embeddings nothing is known and no shift is assumed.
-    """
-    stem = getattr(net.patch_embed, "backbone", None)
-    convolutions = (
-        [m for m in net.patch_embed.modules() if isinstance(m, nn.Conv2d)] if isinstance(stem, ConvStem) else []
-    )
-
-    def along(axis: int) -> float:
-        middle, step = 0.5, 1
-        for layer in convolutions:
-            middle += step * ((layer.kernel_size[axis] - 1) / 2 - layer.padding[axis])
-            step *= layer.stride[axis]
-        return middle - step / 2
-
-    return along(1), along(0)
 
 
 def in_box(points: np.ndarray, box: np.ndarray) -> np.ndarray:

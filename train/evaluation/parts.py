@@ -36,8 +36,8 @@ class PartsOptions:
     parts_object: bool = True
     """also the share on the whole object, where the data set has its mask"""
     parts_centre: Centre = "field"
-    """where a patch is: the middle of what its embedding reads, or of its cell, as the app draws it; they differ for
-    convolutional stems"""
+    """where a patch is: the middle of what its embedding reads, as the app draws it, or of its cell; they differ for
+    stems of padded convolutions"""
     parts_patches: int = 0
     """patches of every other selection; 0: as many as the final picks cover, or as a voting network would keep"""
     parts_seed: int = 0

@@ -20,10 +20,11 @@ from fgdemo.data.scenes import plan
 from fgdemo.errors import UserError
 from fgdemo.explain.voting_maps import voting_maps
 from fgdemo.models import Network, build_network
+from fgdemo.models.field import field_shift
 from fgdemo.models.voting import VotingNetwork, VotingTrace
 from train.__main__ import main
 from train.evaluation import Subject
-from train.evaluation.located import field_shift, in_box, in_mask, mask_reader, patch_centres
+from train.evaluation.located import in_box, in_mask, mask_reader, patch_centres
 from train.evaluation.outcomes import unpack
 from train.evaluation.parts import PartsOptions, lines, measure
 from train.evaluation.selections import draw, select
