@@ -29,9 +29,16 @@ class Curves(NamedTuple):
     insertion: np.ndarray
 
 
-def cell_of_pixel(size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """(H, W) int64: the cell, in raster order, that holds the centre of each pixel, where (h, w) cells divide H x W."""
-    rows, columns = ((2 * torch.arange(s) + 1) * g // (2 * s) for s, g in zip(size, grid, strict=True))
+def cell_of_pixel(size: tuple[int, int], grid: tuple[int, int], shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    """(H, W) int64: the cell, in raster order, that holds the centre of each pixel, where (h, w) cells divide H x W.
+
+    With `shift`, x and y in pixels, all cells lie that far from there (`fgdemo.models.field.field_shift`), and pixels
+    that none of them holds belong to the nearest.
+    """
+    rows, columns = (
+        (((torch.arange(s).double() + 0.5 - moved) * g / s).floor().long()).clamp(0, g - 1)
+        for s, g, moved in zip(size, grid, reversed(shift), strict=True)
+    )
     return rows[:, None] * grid[1] + columns
 
 
@@ -70,6 +77,7 @@ def deletion_insertion(
     *,
     steps: int,
     batch_size: int,
+    shift: tuple[float, float] = (0.0, 0.0),
 ) -> Curves:
     """Both curves of every order of every picture, over one batch after another of masked pictures.
 
@@ -80,6 +88,7 @@ def deletion_insertion(
         images, fills: (B, 3, H, W), preprocessed pictures and what shows in the place of their cells.
         targets: (B,) int64 classes whose probability is followed.
         orders: (B, O, h w) permutations of the cells.
+        shift: x, y in pixels, of the cells from where they divide the picture.
     """
     pictures, kinds, cells = orders.shape
     counts = cell_counts(cells, steps)
@@ -96,7 +105,7 @@ def deletion_insertion(
     kind = F.pad(kind, (0, 2 * pictures))
     count = torch.cat([count, torch.zeros_like(every), torch.full_like(every, cells)])
     insert = F.pad(insert, (0, 2 * pictures))
-    cell = cell_of_pixel(images.shape[-2:], grid).to(images.device)
+    cell = cell_of_pixel(images.shape[-2:], grid, shift).to(images.device)
     found: list[Tensor] = []
     for rows in torch.arange(len(picture)).split(batch_size):
         row, number, shown = (axis[rows].to(images.device) for axis in (picture, count, insert))

@@ -135,3 +135,10 @@ def test_counts_rise_from_none_to_all(cells: int, steps: int) -> None:
     counts = cell_counts(cells, steps)
     assert (counts[0], counts[-1], len(counts)) == (0, cells, min(cells, steps) + 1)
     assert np.ptp(np.diff(counts)) <= 1
+
+
+def test_cells_that_lie_off_by_a_shift():
+    """Cells of two pixels moved left and up by one; what none holds belongs to the last."""
+    assert cell_of_pixel((1, 6), (1, 3), (-1.0, 0.0)).tolist() == [[0, 1, 1, 2, 2, 2]]
+    assert cell_of_pixel((6, 1), (3, 1), (0.0, -1.0))[:, 0].tolist() == [0, 1, 1, 2, 2, 2]
+    assert cell_of_pixel((1, 6), (1, 3)).tolist() == [[0, 0, 1, 1, 2, 2]]

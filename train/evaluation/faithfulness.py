@@ -16,6 +16,7 @@ from fgdemo.errors import UserError
 from fgdemo.explain.curves import Curves, area_under, deletion_insertion, lattice_order, order_by
 from fgdemo.explain.explanation import explain
 from fgdemo.models import Network
+from fgdemo.models.field import field_shift
 from train.evaluation.ruler import Ruler
 from train.evaluation.subject import Subject
 from train.launch import leave_signals_to_parent
@@ -186,7 +187,7 @@ def _curves(subject: Subject, index: np.ndarray, targets: Tensor, options: Faith
         worker_init_fn=leave_signals_to_parent,
         generator=torch.Generator(),
     )
-    device = subject.accelerator.device
+    device, encoder = subject.accelerator.device, subject.network.encoder
     parts: list[Curves] = []
     for sample, classes in zip(loader, targets.split(subject.batch_size), strict=True):
         images = sample.image.to(device)
@@ -201,6 +202,8 @@ def _curves(subject: Subject, index: np.ndarray, targets: Tensor, options: Faith
                 grid,
                 steps=options.faithful_steps,
                 batch_size=subject.batch_size,
+                # The cells as they are drawn: votes lie where the tokens read.
+                shift=field_shift(encoder.net) if encoder.has_class_rows else (0.0, 0.0),
             )
         )
     ends = np.cumsum([orders.shape[1] for orders in named.values()])[:-1]
