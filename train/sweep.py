@@ -147,12 +147,14 @@ class _Runner:
 
     def _values(self, row: Row, values: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """Options as this machine needs them, with the folders of other rows."""
-        folders = {name: self._folder(self.sweep.row(name), seed) for name in row.needs}
-        for name, folder in folders.items():
-            if not (folder / "checkpoint").is_dir():
+        folders = {}
+        for name in row.based_on:
+            other = self.sweep.seed_of(name, seed)
+            folders[name] = self._folder(self.sweep.row(name), other)
+            if not (folders[name] / "checkpoint").is_dir():
                 raise UserError(
-                    f"Row {row.name} starts from row {name}, whose run with seed {seed} is not in {self.options.work}: "
-                    f"run that first, with --only {name} --again if the ledger already holds it."
+                    f"Row {row.name} starts from row {name}, whose run with seed {other} is not in {self.options.work}:"
+                    f" run that first, with --only {name} --again if the ledger already holds it."
                 )
         filled = fill_references(values, {**folders, OWN_RUN: self._folder(row, seed)})
         return filled | self._of_this_machine(row)

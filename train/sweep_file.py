@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ class Row:
 
     Attributes:
         options: of the training command, the recipe's and the row's own merged. A value may contain `${OTHER}`, which
-            stands for the run folder of the row OTHER with the same seed.
+            stands for a run folder of the row OTHER: that with the same seed or, where OTHER has fewer seeds, with one
+            of those in turn.
         evaluate: options of `evaluate`, likewise; `${run}` there is the row's own folder.
-        needs: the other rows that are referred to.
+        based_on: `training` of the other rows that are referred to.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Row:
     options: dict[str, Any]
     evaluate: dict[str, Any]
     seeds: tuple[int, ...]
+    based_on: dict[str, str] = field(default_factory=dict)
 
     @property
     def training(self) -> str:
@@ -46,16 +48,16 @@ class Row:
     @property
     def setting(self) -> str:
         """Hash of what decides the figures, but for the seed."""
-        return setting_of(self.method, self._decisive, self.evaluate)
+        return setting_of(self.method, self._decisive, self._by_training(self.evaluate))
 
     @property
     def _decisive(self) -> dict[str, Any]:
-        return {name: value for name, value in self.options.items() if name not in FREE_ON_RESUME}
+        values = {name: value for name, value in self.options.items() if name not in FREE_ON_RESUME}
+        return self._by_training(values)
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        values = [v for v in (*self.options.values(), *self.evaluate.values()) if isinstance(v, str)]
-        return tuple(sorted({name for value in values for name in _REFERENCE.findall(value)} - {OWN_RUN}))
+    def _by_training(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Options in which a reference is to what the other row trains rather than to its name."""
+        return fill_references(values, {**self.based_on, OWN_RUN: f"${{{OWN_RUN}}}"})
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,17 @@ class Sweep:
     def row(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)
 
+    def seed_of(self, name: str, seed: int) -> int:
+        """The seed of row `name` whose run a trial with `seed` refers to."""
+        seeds = self.row(name).seeds
+        return seed if seed in seeds else seeds[seed % len(seeds)]
 
-def fill_references(values: Mapping[str, Any], folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Option values with every `${ROW}` replaced by that row's folder."""
+
+def fill_references(values: Mapping[str, Any], rows: Mapping[str, Path | str]) -> dict[str, Any]:
+    """Option values with every `${ROW}` replaced by what is given for that row, such as its folder."""
 
     def fill(value: Any) -> Any:
-        return _REFERENCE.sub(lambda m: str(folders[m.group(1)]), value) if isinstance(value, str) else value
+        return _REFERENCE.sub(lambda m: str(rows[m.group(1)]), value) if isinstance(value, str) else value
 
     return {name: fill(value) for name, value in values.items()}
 
@@ -97,30 +104,26 @@ def read_sweep(path: Path) -> Sweep:
     for key in ("seeds", "rows", "figures"):
         if not content.get(key):
             raise UserError(f"{path} has no {key}: a sweep needs seeds, rows and figures.")
-    rows = tuple(_row(path, name, value or {}, content) for name, value in content["rows"].items())
+    rows: dict[str, Row] = {}
+    for name, value in content["rows"].items():
+        rows[name] = _row(path, name, value or {}, content, rows)
     sweep = Sweep(
         name=path.stem,
         title=content.get("title") or path.stem,
-        rows=rows,
+        rows=tuple(rows.values()),
         figures=tuple(content["figures"]),
         compare=dict(content.get("compare") or {}),
     )
-    names = [row.name for row in rows]
-    if OWN_RUN in names:
+    if OWN_RUN in rows:
         raise UserError(f"{path}: no row may be called {OWN_RUN}: ${{{OWN_RUN}}} is a row's own folder.")
-    for row in rows:
-        earlier = names[: names.index(row.name)]
-        for other in row.needs:
-            if other not in earlier:
-                raise UserError(f"{path}: row {row.name} refers to ${{{other}}}, which is no row above it.")
     for ours, control in sweep.compare.items():
         for name in (ours, control):
-            if name not in names:
-                raise UserError(f"{path} compares {name}, which is none of its rows: {', '.join(names)}.")
+            if name not in rows:
+                raise UserError(f"{path} compares {name}, which is none of its rows: {', '.join(rows)}.")
     return sweep
 
 
-def _row(path: Path, name: str, value: Mapping[str, Any], content: Mapping[str, Any]) -> Row:
+def _row(path: Path, name: str, value: Mapping[str, Any], content: Mapping[str, Any], above: Mapping[str, Row]) -> Row:
     _known(path, value, _ROW_KEYS, f"row {name}: ")
     method = value.get("method", "classify")
     if method not in METHODS:
@@ -129,13 +132,20 @@ def _row(path: Path, name: str, value: Mapping[str, Any], content: Mapping[str, 
     seeds = value.get("seeds", content["seeds"])
     if not (isinstance(seeds, list) and all(isinstance(s, int) and s >= 0 for s in seeds)):
         raise UserError(f"{path}: row {name}: seeds must be a list of whole numbers, not {seeds!r}.")
-    return Row(
-        name=name,
-        method=method,
-        options={**recipe, **(value.get("options") or {})},
-        evaluate={**(content.get("evaluate") or {}), **(value.get("evaluate") or {})},
-        seeds=tuple(seeds),
-    )
+    options = {**recipe, **(value.get("options") or {})}
+    evaluate = {**(content.get("evaluate") or {}), **(value.get("evaluate") or {})}
+    based_on = {}
+    for other in _references([*options.values(), *evaluate.values()]):
+        if other not in above:
+            raise UserError(f"{path}: row {name} refers to ${{{other}}}, which is no row above it.")
+        based_on[other] = above[other].training
+    return Row(name, method, options, evaluate, tuple(seeds), based_on)
+
+
+def _references(values: Iterable[Any]) -> list[str]:
+    """Names of the other rows that option values refer to."""
+    texts = [value for value in values if isinstance(value, str)]
+    return sorted({name for text in texts for name in _REFERENCE.findall(text)} - {OWN_RUN})
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -30,6 +30,24 @@ def test_official_splits_and_labels(flowers):
     assert catalogue.reader(8).size == (12, 10)
 
 
+def test_test_pictures_that_other_splits_hold_are_left_out(flowers, monkeypatch):
+    monkeypatch.setattr("fgdemo.data.flowers102.SEEN_ELSEWHERE", (2, 8))
+    catalogue = load_catalogue("flowers102", flowers)
+    assert [key[-9:-4] for key in catalogue.keys] == [
+        "00001",
+        "00002",
+        "00003",
+        "00004",
+        "00005",
+        "00006",
+        "00007",
+        "00009",
+    ]
+    assert catalogue.fine.tolist() == [0, 1, 2, 0, 1, 2, 0, 2]
+    assert catalogue.split.tolist() == ["train"] * 3 + ["val"] * 3 + ["test"] * 2
+    assert catalogue.reader(7).size == (12, 10)
+
+
 def test_agrees_with_torchvision(flowers, monkeypatch):
     from torchvision.datasets import Flowers102
 

@@ -18,6 +18,7 @@ TRANSFORMERS = {
     "eva02_tiny_patch14_224": ({"depth": 2, "embed_dim": 48, "num_heads": 3}, 56, (56, 84)),
     "deit_tiny_distilled_patch16_224": ({"depth": 2, "embed_dim": 48, "num_heads": 3}, 64, (64, 96)),
     "vit_conv_mini_patch16_128": ({"depth": 2, "channels": [8, 16, 24, 32], "num_heads": 2}, 64, (64, 96)),
+    "vit_mini_r10_s8_96": ({"depth": 2, "embed_dim": 48, "num_heads": 3}, 64, (64, 96)),
     "vit_tiny_r_s16_p8_224": ({"depth": 2, "embed_dim": 48, "num_heads": 3}, 64, (64, 96)),
 }
 OTHERS = {

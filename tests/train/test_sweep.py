@@ -221,6 +221,25 @@ def test_settings_follow_what_decides_the_result(write: Callable[..., Path], tmp
     assert read_sweep(write()).rows[0].setting != slow.setting
 
 
+def test_settings_follow_the_rows_they_start_from(write: Callable[..., Path]) -> None:
+    def setting(lr: float, evaluate: str) -> str:
+        rows = {
+            "trunk": {"options": {**OPTIONS, "lr": lr}},
+            "arm": {"options": {**OPTIONS, "encoder_weights": "${trunk}/checkpoint"}, "evaluate": {"out": evaluate}},
+        }
+        return read_sweep(write(rows=rows, compare=None)).row("arm").setting
+
+    assert setting(0.1, "${run}/a") == setting(0.1, "${run}/a")
+    assert len({setting(0.1, "${run}/a"), setting(0.2, "${run}/a"), setting(0.1, "${trunk}/a")}) == 3
+
+
+def test_a_row_with_fewer_seeds_is_referred_to_in_turn(write: Callable[..., Path]) -> None:
+    rows = {"trunk": {"options": OPTIONS, "seeds": [5, 7]}, "arm": {"options": OPTIONS}}
+    sweep = read_sweep(write(rows=rows, compare=None, seeds=[0, 1, 2, 5, 7]))
+    assert [sweep.seed_of("trunk", seed) for seed in sweep.row("arm").seeds] == [5, 7, 5, 5, 7]
+    assert [sweep.seed_of("arm", seed) for seed in (0, 7)] == [0, 7]
+
+
 def test_references_are_filled_inside_texts() -> None:
     folders = {"a": Path("runs/a"), "run": Path("runs/b")}
     filled = fill_references({"x": "${a}/checkpoint,${run}", "n": 3}, folders)

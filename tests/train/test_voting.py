@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -218,9 +219,14 @@ def test_counts_are_those_of_all_processes() -> None:
         ({"quota_rate": 2.0}, "--quota-rate"),
         ({"label_smoothing": 1.0}, "--label-smoothing"),
         ({"triplet": 0.1, "mixup": 0.2}, "--mixup"),
+        ({"key_block": False, "assist": True}, "--assist is part of the key block"),
+        ({"key_block": False, "key_token": "trunk"}, "--key-token"),
+        ({"selection": "class-token", "merger": True}, "--merger works on selected patches"),
+        ({"selection": "class-token", "layer_embedding": True}, "--layer-embedding"),
+        ({"selection": "class-token", "kernel": "learned"}, "--kernel learned"),
     ],
 )
-def test_refused_options(options: dict[str, float], said: str) -> None:
+def test_refused_options(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         Voting(VotingOptions(**options), DATA)
 

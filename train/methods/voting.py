@@ -128,6 +128,7 @@ class Voting(Method):
         self.mixing = Mixing(options, data.num_classes)
         self._picks: Tensor | None = None
         self._blocks = 0
+        _check_choices(options)
         if not 0 <= self.complement <= 1:
             raise UserError(f"--complement is {self.complement}; it lies between 0 and 1.")
         if self.triplet < 0:
@@ -187,6 +188,26 @@ class Voting(Method):
         counts = torch.zeros(self._blocks, dtype=torch.int64, device=picked.device)
         counts.scatter_add_(0, picked, torch.ones_like(picked))
         self._picks = counts if self._picks is None else self._picks + counts
+
+
+def _check_choices(options: VotingOptions) -> None:
+    """Refuse what was asked for and could have no effect.
+
+    Raises:
+        UserError: an addition to something that another option leaves out.
+    """
+    if options.key_block is False:
+        for flag, asked in (("--assist", options.assist), ("--key-token", options.key_token)):
+            if asked:
+                raise UserError(f"{flag} is part of the key block, which --key-block false leaves out: drop one.")
+    if options.selection == "class-token":
+        additions = {
+            "--merger": options.merger,
+            "--layer-embedding": options.layer_embedding,
+            "--kernel learned": options.kernel == "learned",
+        }
+        for flag in (flag for flag, asked in additions.items() if asked):
+            raise UserError(f"{flag} works on selected patches, of which --selection class-token has none: drop it.")
 
 
 def _given(options: VotingOptions) -> dict[str, Any]:

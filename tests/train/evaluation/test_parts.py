@@ -281,7 +281,10 @@ def test_a_shift_is_in_pixels_of_the_input() -> None:
     np.testing.assert_allclose(points[0] - points[1], np.tile([-3 * 128 / 64, 5 * 100 / 32], (8, 1)))
 
 
-@pytest.mark.parametrize(("name", "expected"), [("test_vit", (0, 0)), ("vit_conv_mini_patch16_128", (-7.5, -7.5))])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("test_vit", (0, 0)), ("vit_conv_mini_patch16_128", (-7.5, -7.5)), ("vit_mini_r10_s8_96", (-3.5, -3.5))],
+)
 def test_the_field_of_a_patch(name: str, expected: tuple[float, float]) -> None:
     """What a patch's embedding reads, by its gradient: the field of one in the middle of the grid."""
     torch.manual_seed(0)
