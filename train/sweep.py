@@ -27,7 +27,7 @@ from train.launch import LAUNCHER_MARK
 from train.ledger import RESULTS, Entry, append, flatten, latest, provenance, read_ledger
 from train.state import list_states
 from train.sweep_file import OWN_RUN, Row, Sweep, fill_references, read_sweep
-from train.tables import sweep_table
+from train.tables import difference_table, sweep_table
 
 
 @dataclass
@@ -67,7 +67,10 @@ def sweep_command(argv: list[str]) -> None:
     sweep = read_sweep(Path(values.file))
     ledger = Path(options.ledger) if options.ledger else RESULTS / f"{sweep.name}.jsonl"
     failed = [] if options.table else _Runner(sweep, ledger, options).run()
-    print(sweep_table(sweep, read_ledger(ledger)))
+    entries = read_ledger(ledger)
+    print(sweep_table(sweep, entries))
+    if sweep.compare:
+        print(difference_table(sweep, entries))
     if failed:
         raise UserError(f"{len(failed)} of the rows failed: {'; '.join(failed)}.")
 

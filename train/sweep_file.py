@@ -66,14 +66,14 @@ class Sweep:
 
     Attributes:
         figures: the columns of its table, names of the ledger's figures.
-        compare: row -> the control that it is paired with, seed by seed.
+        compare: row -> the controls that it is paired with, seed by seed; in the file one name or a list.
     """
 
     name: str
     title: str
     rows: tuple[Row, ...]
     figures: tuple[str, ...]
-    compare: dict[str, str] = field(default_factory=dict)
+    compare: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def row(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)
@@ -112,12 +112,15 @@ def read_sweep(path: Path) -> Sweep:
         title=content.get("title") or path.stem,
         rows=tuple(rows.values()),
         figures=tuple(content["figures"]),
-        compare=dict(content.get("compare") or {}),
+        compare={
+            ours: (controls,) if isinstance(controls, str) else tuple(controls)
+            for ours, controls in (content.get("compare") or {}).items()
+        },
     )
     if OWN_RUN in rows:
         raise UserError(f"{path}: no row may be called {OWN_RUN}: ${{{OWN_RUN}}} is a row's own folder.")
-    for ours, control in sweep.compare.items():
-        for name in (ours, control):
+    for ours, controls in sweep.compare.items():
+        for name in (ours, *controls):
             if name not in rows:
                 raise UserError(f"{path} compares {name}, which is none of its rows: {', '.join(rows)}.")
     return sweep

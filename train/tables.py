@@ -21,8 +21,8 @@ from train.cli import build_parser, normalise_argv, split_namespace
 from train.files import write_text
 from train.ledger import RESULTS, Entry, latest, read_ledger
 from train.metrics import wilson_interval
-from train.statistics import Interval, paired_difference, two_way_bootstrap, two_way_from_replicates
-from train.sweep_file import Row, Sweep, read_sweep
+from train.paired_rows import difference_lines
+from train.sweep_file import Sweep, read_sweep
 
 _MARK = re.compile(r"(<!-- table: (?P<what>\S+)(?P<rest>[^>]*?) -->\n)(?P<body>.*?)(<!-- end of table -->)", re.DOTALL)
 
@@ -67,7 +67,7 @@ def with_tables(text: str, root: Path) -> str:
 
 
 def make_table(root: Path, what: str, words: Sequence[str]) -> str:
-    """The table that a mark asks for: of a sweep file, of the `discovery` of one, or of a folder of checkpoints.
+    """The table that a mark asks for: of a folder of checkpoints, or of a sweep file, its `differences` or `discovery`.
 
     Raises:
         UserError: a sweep that cannot be read.
@@ -77,12 +77,13 @@ def make_table(root: Path, what: str, words: Sequence[str]) -> str:
         return checkpoint_table(path)
     sweep = read_sweep(path)
     entries = read_ledger(root / RESULTS / f"{sweep.name}.jsonl")
-    return discovery_table(sweep, entries, *words[1:]) if words[:1] == ["discovery"] else sweep_table(sweep, entries)
+    tables = {"discovery": discovery_table, "differences": difference_table}
+    return tables.get("".join(words[:1]), sweep_table)(sweep, entries, *words[1:])
 
 
 def sweep_table(sweep: Sweep, entries: list[Entry]) -> str:
-    """One line a row: mean and standard deviation over seeds, paired differences, seconds; what is missing."""
-    header = ["row", "seeds", *sweep.figures, *([f"{_main(sweep)} against its control"] if sweep.compare else []), "s"]
+    """One line a row: mean and standard deviation over seeds, seconds; what is missing."""
+    header = ["row", "seeds", *sweep.figures, "s"]
     lines = []
     for row in sweep.rows:
         done = latest(entries, row.name, row.setting)
@@ -92,12 +93,15 @@ def sweep_table(sweep: Sweep, entries: list[Entry]) -> str:
             seeds += f" (missing: {', '.join(map(str, missing))})"
         found = [done[seed] for seed in row.seeds if seed in done]
         cells = [row.name, seeds, *(_mean_and_deviation(found, figure) for figure in sweep.figures)]
-        if sweep.compare:
-            cells.append(_difference(sweep, row, done, entries))
         seconds = [entry.seconds["train"] for entry in found]
         cells.append(f"{np.mean(seconds):.0f}" if seconds else "")
         lines.append(cells)
     return markdown(header, lines)
+
+
+def difference_table(sweep: Sweep, entries: list[Entry]) -> str:
+    """One line for every row and control that the sweep compares."""
+    return markdown(*difference_lines(sweep, entries))
 
 
 def discovery_table(sweep: Sweep, entries: list[Entry], given_k: str = "oracle", figure: str = "ami") -> str:
@@ -154,55 +158,9 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), "|" + "---|" * len(header), *map(line, lines)]) + "\n"
 
 
-def _main(sweep: Sweep) -> str:
-    return sweep.figures[0]
-
-
 def _mean_and_deviation(entries: Sequence[Entry], figure: str, scale: float = 100, digits: int = 2) -> str:
     values = [scale * entry.figures[figure] for entry in entries if figure in entry.figures]
     if not values:
         return ""
     spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{np.mean(values):.{digits}f}{spread}"
-
-
-def _difference(sweep: Sweep, row: Row, done: dict[int, Entry], entries: list[Entry]) -> str:
-    """Paired difference of the main figure against the row's control, in points, with both intervals."""
-    if row.name not in sweep.compare:
-        return ""
-    control = sweep.row(sweep.compare[row.name])
-    theirs = latest(entries, control.name, control.setting)
-    figure = _main(sweep)
-    pairs = [
-        (done[seed], theirs[seed])
-        for seed in sorted(done.keys() & theirs.keys())
-        if figure in done[seed].figures and figure in theirs[seed].figures
-    ]
-    if not pairs:
-        return "missing"
-    values = [[100 * entry.figures[figure] for entry in pair] for pair in pairs]
-    difference = paired_difference(*np.transpose(values))
-    text = f"{difference.mean:+.2f} ({_ends(difference)} over {difference.n} seeds"
-    resampled = _over_pictures(pairs, figure)
-    if resampled is not None:
-        text += f"; {100 * resampled.low:+.2f} to {100 * resampled.high:+.2f} over seeds and pictures"
-    text += ")"
-    return f"**{text}**" if difference.excludes_zero else text
-
-
-def _ends(interval: Interval) -> str:
-    return "no interval" if interval.low is None else f"{interval.low:+.2f} to {interval.high:+.2f}"
-
-
-def _over_pictures(pairs: Sequence[tuple[Entry, Entry]], figure: str) -> Interval | None:
-    """The two-way bootstrap, where every run of the pairs kept the same sort and number of outcomes."""
-    outcomes = [[entry.outcome(figure) for entry in pair] for pair in pairs]
-    if any(values is None for pair in outcomes for values in pair):
-        return None
-    if len({len(values) for pair in outcomes for values in pair}) != 1:
-        return None
-    differences = np.stack([ours - control for ours, control in outcomes])
-    if pairs[0][0].outcomes[figure]["kind"] == "replicates":
-        mean = float(np.mean([a.figures[figure] - b.figures[figure] for a, b in pairs]))
-        return two_way_from_replicates(differences, mean)
-    return two_way_bootstrap(differences)

@@ -137,9 +137,12 @@ def test_rows_run_once_fail_alone_and_start_from_others(
     work = tmp_path / "work" / "small"
     saved = yaml.safe_load((work / f"arm-0-{arm_row.training}" / "options.yaml").read_text())
     assert saved["encoder_weights"] == str(work / f"trunk-0-{trunk_row.training}" / "checkpoint")
-    line = next(line for line in said.out.splitlines() if line.startswith("| arm "))
-    assert "over 1 seeds" in line
-    assert "over seeds and pictures" in line
+    header, line = (
+        next(t for t in said.out.splitlines() if start in t) for start in ("difference in", "| arm | trunk")
+    )
+    assert "(1 seeds)" in line
+    assert "over seeds and pictures" in header
+    assert " to " in line.split("|")[5]
 
     # with --again a row that is done is trained once more, which this launcher cannot do
     assert sweep(file, "--only", "trunk", "--again", "--launcher", "false") == 2

@@ -11,14 +11,14 @@ from train.__main__ import main
 from train.evaluation.outcomes import pack_bits, pack_replicates
 from train.ledger import Entry, append
 from train.sweep_file import Row, Sweep
-from train.tables import checkpoint_table, discovery_table, markdown, sweep_table, with_tables
+from train.tables import checkpoint_table, difference_table, discovery_table, markdown, sweep_table, with_tables
 
 
 def row(name: str) -> Row:
     return Row(name, "classify", {"encoder": name}, {}, (0, 1, 2))
 
 
-SWEEP = Sweep("toy", "Toy", (row("control"), row("ours")), ("test/top1",), {"ours": "control"})
+SWEEP = Sweep("toy", "Toy", (row("control"), row("ours")), ("test/top1",), {"ours": ("control",)})
 
 
 def entry(name: str, seed: int, right: int, *, n: int = 100, figures: dict | None = None) -> Entry:
@@ -41,19 +41,27 @@ def test_means_deviations_and_paired_differences_by_hand() -> None:
     assert cells(table, "control")[1:3] == ["3", "60.00 ± 10.00"]
     assert cells(table, "control")[-1] == "60"
     # differences 2, 3, 1: mean 2, half-width 4.303 * 1 / sqrt(3) = 2.48
-    assert cells(table, "ours")[3].startswith("+2.00 (-0.48 to +4.48 over 3 seeds; ")
-    assert "over seeds and pictures" in cells(table, "ours")[3]
+    differences = difference_table(SWEEP, entries)
+    assert differences.splitlines()[0].endswith("| over seeds | over seeds and pictures |")
+    assert cells(differences, "ours")[1:4] == ["control", "+2.00", "-0.48 to +4.48 (3 seeds)"]
+    assert " to " in cells(differences, "ours")[4]
     steady = [*entries[:3], *(entry("ours", s, r) for s, r in enumerate((52, 62, 72)))]
-    assert cells(sweep_table(SWEEP, steady), "ours")[3].startswith("**+2.00 (+2.00 to +2.00")
+    assert cells(difference_table(SWEEP, steady), "ours")[2:4] == ["**+2.00**", "+2.00 to +2.00 (3 seeds)"]
+    twice = replace(SWEEP, compare={"ours": ("control", "ours")})
+    assert [line.split(" | ")[1:3] for line in difference_table(twice, entries).splitlines()[2:]] == [
+        ["control", "+2.00"],
+        ["ours", "+0.00"],
+    ]
 
 
 def test_what_is_missing_is_said() -> None:
     table = sweep_table(SWEEP, [entry("control", 1, 50)])
     assert cells(table, "control")[1] == "1 (missing: 0, 2)"
     assert cells(table, "control")[2] == "50.00"
-    assert cells(table, "ours")[1:4] == ["0 (missing: 0, 1, 2)", "", "missing"]
-    one = sweep_table(SWEEP, [entry("control", 1, 50), entry("ours", 1, 60), entry("ours", 0, 99)])
-    assert "+10.00 (no interval over 1 seeds" in cells(one, "ours")[3]
+    assert cells(table, "ours")[1:3] == ["0 (missing: 0, 1, 2)", ""]
+    assert cells(difference_table(SWEEP, [entry("control", 1, 50)]), "ours")[2] == "missing"
+    one = difference_table(SWEEP, [entry("control", 1, 50), entry("ours", 1, 60), entry("ours", 0, 99)])
+    assert cells(one, "ours")[2:4] == ["+10.00", "no interval (1 seeds)"]
 
 
 def test_differences_of_figures_that_are_no_means_use_replicates() -> None:
@@ -63,14 +71,14 @@ def test_differences_of_figures_that_are_no_means_use_replicates() -> None:
         return replace(base, outcomes={"test/top1": pack_replicates(values)})
 
     entries = [scored("control", s, 0) for s in range(3)] + [scored("ours", s, 0.1) for s in range(3)]
-    difference = cells(sweep_table(SWEEP, entries), "ours")[3]
-    assert "+10.00" in difference
-    assert "+10.00 to +10.00 over seeds and pictures" in difference
+    difference = cells(difference_table(SWEEP, entries), "ours")
+    assert "+10.00" in difference[2]
+    assert difference[4] == "+10.00 to +10.00"
 
 
 def test_other_test_pictures_are_not_paired() -> None:
     entries = [entry("control", 0, 50), entry("ours", 0, 60, n=120)]
-    assert "pictures" not in cells(sweep_table(SWEEP, entries), "ours")[3]
+    assert cells(difference_table(SWEEP, entries), "ours")[4] == ""
 
 
 def test_discovery_names_controls() -> None:

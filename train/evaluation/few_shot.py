@@ -107,7 +107,7 @@ def measure(subject: Subject, options: FewShotOptions) -> dict[str, Any]:
         "left_out": [names.fine_names[c] for c in drawn.left_out],
         "superclasses_left_out": [names.coarse_names[c] for c in drawn.superclasses_left_out],
         "not_converged": int((~converged).sum()),
-        "outcomes": {"few_shot": pack_shares(accuracy, min(questions, MAX_TOTAL))},
+        "outcomes": {"few_shot/accuracy": pack_shares(accuracy, min(questions, MAX_TOTAL))},
     }
 
 

@@ -73,7 +73,7 @@ def measure(subject: Subject, options: ProbeOptions) -> dict[str, Any]:
             "C": C,
             "converged": bool(fit.converged[0]),
         }
-        outcomes[f"probe/{level}"] = pack_bits(hits)
+        outcomes[f"probe/levels/{level}/top1"] = pack_bits(hits)
     return {
         "feature": f"{subject.ours['embedding']['space']} embedding",
         "dim": features["train"].shape[1],

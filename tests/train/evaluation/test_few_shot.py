@@ -186,12 +186,12 @@ def test_copies_depend_on_their_number_and_picture_alone(subject: Subject) -> No
 
 def test_figures_are_those_of_the_episodes(plain: dict[str, Any]) -> None:
     result = plain
-    accuracy = unpack(result["outcomes"]["few_shot"])
+    accuracy = unpack(result["outcomes"]["few_shot/accuracy"])
     interval = t_interval(accuracy)
     assert result["accuracy"] == pytest.approx(interval.mean)
     assert result["half_width"] == pytest.approx(interval.high - interval.mean)
     assert result["half_width"] == pytest.approx(2.093 * accuracy.std(ddof=1) / np.sqrt(20), rel=1e-3)
-    assert result["outcomes"]["few_shot"]["total"] == 5 * 8
+    assert result["outcomes"]["few_shot/accuracy"]["total"] == 5 * 8
     assert (result["episodes"], result["ways_min"], result["ways_max"]) == (20, 5, 5)
     assert result["support_per_class"] == 2
     assert result["options"] == {
@@ -216,7 +216,7 @@ def test_figures_are_those_of_the_episodes(plain: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_every_option_changes_the_outcome(subject: Subject, plain: dict[str, Any], change: dict[str, Any]) -> None:
     changed = measure(subject, replace(PLAIN, **change))
-    assert changed["outcomes"]["few_shot"] != plain["outcomes"]["few_shot"]
+    assert changed["outcomes"]["few_shot/accuracy"] != plain["outcomes"]["few_shot/accuracy"]
     assert changed["options"] == {**plain["options"], **change}
     assert lines(changed) != lines(plain)
 
@@ -250,7 +250,7 @@ def test_episodes_of_differing_ways(subject: Subject) -> None:
     result = measure(fewer, replace(PLAIN, ways=0, queries=15, copies=0, intra_class=True))
     assert (result["ways_min"], result["ways_max"]) == (4, 5)
     assert (result["queries"], result["left_out"], result["superclasses_left_out"]) == (5, ["0"], [])
-    accuracy = unpack(result["outcomes"]["few_shot"])
+    accuracy = unpack(result["outcomes"]["few_shot/accuracy"])
     assert result["accuracy"] == pytest.approx(accuracy.mean(), abs=1e-4)
     table = "\n".join(lines(result))
     for part in ("4-5-way", "5 queries: some class has fewer than 16", "fine classes left out as too small: 1"):
@@ -288,6 +288,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*argv, "--few-shot", "--episodes", "50", "--copies", "1"]) == 0
     result = json.loads((tmp_path / "test.json").read_text())
     assert result["few_shot"]["accuracy"] > 0.9
-    assert result["outcomes"]["few_shot"]["n"] == 50
+    assert result["outcomes"]["few_shot/accuracy"]["n"] == 50
     assert "outcomes" not in result["few_shot"]
     assert f"{100 * result['few_shot']['accuracy']:.2f} %" in capsys.readouterr().out

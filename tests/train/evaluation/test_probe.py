@@ -60,7 +60,7 @@ def test_agrees_with_scikit_learn(subject: Subject, options: ProbeOptions) -> No
     # rounding may decide between strengths that differ by one picture
     assert accuracies[GRID.index(found["C"])] >= max(accuracies) - 1 / 270
     expected = models[GRID.index(found["C"])].predict(x["test"]) == fine["test"]
-    hits = unpack(result["outcomes"]["probe/fine"]).astype(bool)
+    hits = unpack(result["outcomes"]["probe/levels/fine/top1"]).astype(bool)
     assert (hits == expected).mean() >= 0.995
     assert found["top1"] == pytest.approx(hits.mean())
     assert (found["top1_low"], found["top1_high"]) == wilson_interval(hits.sum(), 270)
@@ -79,7 +79,7 @@ def test_every_level_of_a_hierarchy(subject: Subject) -> None:
     result = measure(subject, NORM)
     assert list(result["levels"]) == ["fine", "coarse"]
     assert result["levels"]["coarse"]["classes"] == 2
-    assert set(result["outcomes"]) == {"probe/fine", "probe/coarse"}
+    assert set(result["outcomes"]) == {"probe/levels/fine/top1", "probe/levels/coarse/top1"}
     names = subject.catalogue.hierarchy.fine_names
     subject.catalogue.hierarchy, subject.catalogue.coarse = Hierarchy.flat(names), subject.catalogue.fine
     flat = measure(subject, NORM)
@@ -93,7 +93,7 @@ def test_two_classes_are_fitted_as_two_rows(subject: Subject) -> None:
     coarse = {split: subject.catalogue.coarse[subject.outputs(split).index] for split in ("train", "test")}
     model = oracle(2 * result["levels"]["coarse"]["C"]).fit(features(subject, "train"), coarse["train"])
     expected = model.predict(features(subject, "test")) == coarse["test"]
-    assert (unpack(result["outcomes"]["probe/coarse"]) == expected).mean() >= 0.995
+    assert (unpack(result["outcomes"]["probe/levels/coarse/top1"]) == expected).mean() >= 0.995
 
 
 def test_without_validation_a_part_of_train_chooses(subject: Subject) -> None:
@@ -112,7 +112,7 @@ def test_without_validation_a_part_of_train_chooses(subject: Subject) -> None:
     assert accuracies[GRID.index(found["C"])] >= max(accuracies) - 1 / held.sum()
     # and what is scored was fitted to all of train
     expected = oracle(found["C"]).fit(x, y).predict(features(subject, "test"))
-    hits = unpack(result["outcomes"]["probe/fine"])
+    hits = unpack(result["outcomes"]["probe/levels/fine/top1"])
     assert (hits == (expected == catalogue.fine[subject.outputs("test").index])).mean() >= 0.995
 
 
@@ -143,5 +143,5 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*argv, "--workers", "0", "--threads", "1", "--probe"]) == 0
     result = json.loads((tmp_path / "test.json").read_text())
     assert result["probe"]["levels"]["fine"]["top1"] > 0.95
-    assert result["outcomes"]["probe/coarse"]["n"] == 270
+    assert result["outcomes"]["probe/levels/coarse/top1"]["n"] == 270
     assert f"{100 * result['probe']['levels']['fine']['top1']:.2f} %" in capsys.readouterr().out
