@@ -31,7 +31,7 @@ class Pool:
         trace: what a trace keeps, or None.
 
     Attributes:
-        tokens: (B, T, D) candidates, None before the first block or without selection.
+        slots: (B, T + 1, D) candidates and a spare one; None before the first block or without selection.
         merged: one (B, D) of each block that merges what was not selected.
         class_token: (B, D) of the last block, as it is.
     """
@@ -45,9 +45,14 @@ class Pool:
     random_order: RandomOrder
     trace: dict[str, list[Tensor]] | None = None
     depth: int = 0
-    tokens: Tensor | None = None
+    slots: Tensor | None = None
     merged: list[Tensor] = field(default_factory=list)
     class_token: Any = None
+
+    @property
+    def tokens(self) -> Tensor:
+        """(B, T, D) candidates, once all blocks have run."""
+        return self.slots[:, :-1]
 
     def add(self, row: Tensor, tokens: Tensor) -> None:
         """Take the next block's class row (B, H, N) and output (B, prefix + N, D)."""
@@ -84,7 +89,13 @@ class Pool:
         if self.enhancement.learned and self.settings.selection == "votes":
             chosen = chosen * gate(scores.gather(1, place), scores)[..., None].to(chosen.dtype)
         mine = self.block == self.depth
-        self.tokens = chosen if self.tokens is None else torch.where(mine[:, None], chosen, self.tokens)
+        # Written in place, so that no block's tokens outlive it, compiled or not; what is another block's goes to a
+        # spare slot, so that quotas may move without a change of shape.
+        size = self.block.numel()
+        if self.slots is None:
+            self.slots = chosen.new_zeros(chosen.shape[0], size + 1, chosen.shape[2])
+        slot = torch.where(mine, torch.arange(size, device=mine.device), size)
+        self.slots.index_copy_(1, slot, chosen)
         if self.settings.merger:
             self.merged.append(_merge(patches, scores, order, mine.sum()))
 
