@@ -21,7 +21,7 @@ from fgdemo.models.encoder_config import describe_encoder, encoder_arguments
 from fgdemo.models.enhancement import Enhancement
 from fgdemo.models.network import Network, register_network
 from fgdemo.models.quotas import Quotas
-from fgdemo.models.trunk import cut_last_block, new_block
+from fgdemo.models.trunk import cut_top, new_stage
 from fgdemo.models.votes import confident_votes, head_votes, mean_attention, ranking
 from fgdemo.models.voting_settings import VotingSettings
 
@@ -69,7 +69,8 @@ class VotingNetwork(Network):
     """A trunk of all blocks but the last, whose place a refining and a key block take, and one linear classifier.
 
     Rotary position embeddings stay in the trunk: candidates enter the new blocks without them, as they do without a
-    position table of their own.
+    position table of their own. The new blocks and their norms start as copies of those that they replace, and a
+    classifier that came with the weights for as many classes is kept.
 
     Args:
         architecture: any timm vision transformer with a class token, at least two blocks deep.
@@ -102,6 +103,7 @@ class VotingNetwork(Network):
             pretrained=pretrained,
             weights=weights,
             img_size=img_size,
+            num_classes=num_classes,
             model_args=model_args,
             data_config=data_config,
         )
@@ -111,7 +113,7 @@ class VotingNetwork(Network):
                 "at least two blocks, for example vit_small_patch16_224."
             )
         self.encoder = encoder
-        last = cut_last_block(encoder.net)
+        top = cut_top(encoder)
         self.patches = encoder.grid_of(encoder.input_size)
         blocks, patches, dim = encoder.num_blocks, self.patches[0] * self.patches[1], encoder.dim
         self.settings = VotingSettings.for_grid(patches, blocks, **(settings or {}))
@@ -127,20 +129,19 @@ class VotingNetwork(Network):
             kernel=chosen.kernel if scored else "fixed",
         )
         self.quotas = Quotas(blocks, chosen.candidates, start=chosen.rates, floor=chosen.quota_floor, cap=patches)
-        self.candidate_norm = _norm(dim) if chosen.candidate_norm else nn.Identity()
+        self.candidate_norm = nn.LayerNorm(dim, eps=1e-6) if chosen.candidate_norm else nn.Identity()
         self.layer_embedding = nn.Embedding(blocks, dim) if chosen.layer_embedding and pooled else None
         if self.layer_embedding is not None:
             nn.init.zeros_(self.layer_embedding.weight)
-        self.refine_block, self.refine_norm = new_block(last, chosen.new_blocks), _norm(dim)
+        self.refine_block, self.refine_norm = new_stage(top, dim, chosen.new_blocks)
         self.key_block = self.key_norm = None
         if chosen.key_block:
-            self.key_block, self.key_norm = new_block(last, chosen.new_blocks), _norm(dim)
-        self.head = nn.Linear(dim, num_classes)
-        nn.init.zeros_(self.head.bias)
+            self.key_block, self.key_norm = new_stage(top, dim, chosen.new_blocks)
+        self.head_is_new = top.classifier is None or chosen.zero_head
+        self.head = _new_head(dim, num_classes) if top.classifier is None else top.classifier
         if chosen.zero_head:
             nn.init.zeros_(self.head.weight)
-        else:
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
         self.taps = RowTaps()
         for block in encoder.net.blocks:
             self.taps.tap(block, encoder.num_prefix_tokens)
@@ -306,14 +307,18 @@ class VotingNetwork(Network):
     def new_modules(self) -> tuple[str, ...]:
         if not self.encoder.is_pretrained:
             return ()
-        return tuple(name for name, _ in self.named_children() if name != "encoder")
+        kept = ("encoder",) if self.head_is_new else ("encoder", "head")
+        return tuple(name for name, _ in self.named_children() if name not in kept)
 
     def head_modules(self) -> tuple[nn.Module, ...]:
         return tuple(module for name, module in self.named_children() if name != "encoder")
 
 
-def _norm(dim: int) -> nn.LayerNorm:
-    return nn.LayerNorm(dim, eps=1e-6)
+def _new_head(dim: int, num_classes: int) -> nn.Linear:
+    head = nn.Linear(dim, num_classes)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def _lots(block: int, size: int, device: torch.device) -> Tensor:

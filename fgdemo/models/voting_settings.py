@@ -38,8 +38,9 @@ class VotingSettings:
         key_token: class token of the key block: the trunk's, or the refining block's.
         candidate_norm: normalise trunk tokens before they enter the new blocks.
         layer_embedding: add a learned vector of its block to every candidate.
-        new_blocks: the two new blocks start as copies of the encoder's last block, which they replace, or at random.
-        zero_head: the classifier starts at zero.
+        new_blocks: the two new blocks and their norms start as copies of the encoder's last ones, which they replace,
+            or at random.
+        zero_head: the classifier starts at zero, whatever came with the weights.
         rates: first shares of the blocks in the pool.
         quota_floor: candidates that every block keeps.
     """

@@ -207,15 +207,41 @@ def test_new_blocks_are_copies_of_the_last_block_or_new(tmp_path, name):
     for block in (copied.refine_block, copied.key_block):
         assert all(torch.equal(value, trained[f"blocks.2.{key}"]) for key, value in block.state_dict().items())
     assert copied.refine_block is not copied.key_block
+    last = "norm" if "norm.weight" in trained else "fc_norm"
+    for norm in (copied.refine_norm, copied.key_norm):
+        assert all(torch.equal(value, trained[f"{last}.{key}"]) for key, value in norm.state_dict().items())
+    assert copied.refine_norm is not copied.key_norm
     assert all(torch.equal(value, trained[key]) for key, value in copied.encoder.net.state_dict().items())
     assert {"refine_block", "key_block", "refine_norm", "key_norm", "head"} <= set(copied.new_modules())
 
     fresh = VotingNetwork(name, **arguments, settings={"new_blocks": "random"})
+    assert bool((fresh.refine_norm.weight == 1).all() and (fresh.key_norm.bias == 0).all())
     expected = untrained.blocks[-1].state_dict()
     for key, value in fresh.refine_block.state_dict().items():
         assert not torch.equal(value, trained[f"blocks.2.{key}"]), f"{key} is that of the trained block"
         if value.ndim == 1 and not key.endswith("bias"):
             torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_mini_r10_s8_96", "eva02_tiny_patch14_224"])
+def test_a_classifier_of_as_many_classes_is_kept(tmp_path, name):
+    arguments = {"img_size": 56 if "14" in name else 64, "model_args": {"depth": 3}}
+    trained = Encoder(name, **arguments, num_classes=5).net.state_dict()
+    trained = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in trained.items()}
+    save_file(trained, tmp_path / "trained.safetensors")
+    arguments["weights"] = str(tmp_path / "trained.safetensors")
+    kept = VotingNetwork(name, **arguments, num_classes=5)
+    assert torch.equal(kept.head.weight, trained["head.weight"])
+    assert torch.equal(kept.head.bias, trained["head.bias"])
+    assert "refine_norm" in kept.new_modules()
+    assert "head" not in kept.new_modules()
+    assert not any(key.startswith("head") for key in kept.encoder.net.state_dict())
+    other = VotingNetwork(name, **arguments, num_classes=4)
+    zero = VotingNetwork(name, **arguments, num_classes=5, settings={"zero_head": True})
+    assert other.head.weight.shape[0] == 4
+    assert not zero.head.weight.any()
+    assert not zero.head.bias.any()
+    assert all("head" in network.new_modules() for network in (other, zero))
 
 
 def test_nothing_is_new_on_top_of_an_encoder_with_random_weights(build_voting):
