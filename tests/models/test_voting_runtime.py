@@ -70,11 +70,13 @@ def test_trains_in_bfloat16_with_votes_from_float32_rows(build_voting, name):
     assert not torch.equal(trace.rows, trace.rows.bfloat16().float()), "rounded before the votes"
     assert torch.equal(trace.votes, head_votes(trace.rows, network.settings.votes))
     network.eval()
+    # Rounding may flip a pick, and with it a picture's logits, but not those of most pictures.
+    images = torch.randn(16, *images.shape[1:])
     with torch.no_grad():
         exact = network(images).logits
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rounded = network(images).logits
-    assert F.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.9
+    assert F.cosine_similarity(exact, rounded, dim=1).median() > 0.99
 
 
 @torch.no_grad()
