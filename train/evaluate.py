@@ -57,8 +57,8 @@ def evaluate_command(argv: list[str]) -> None:
     result = {"sha256": subject.checkpoint.config["fgdemo"]["sha256"], **standard.measure(subject, plain)}
     for ruler, own in zip(RULERS, others, strict=True):
         if getattr(own, ruler.name):
-            result[ruler.name] = ruler.measure(subject, own)
-            result["outcomes"] |= result[ruler.name].pop("outcomes", {})
+            result[ruler.name], outcomes = ruler.section(subject, own)
+            result["outcomes"] |= outcomes
     if subject.accelerator.is_main_process:
         name = Path(values.target).name
         default = subject.run / "evaluation" if subject.run else Path("runs") / "evaluation" / name
@@ -114,11 +114,14 @@ def _write(out: Path, subject: Subject, result: dict[str, Any]) -> None:
 def _merged(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        same = earlier["sha256"] == result["sha256"]
-        outcomes = earlier["outcomes"] if same else {}
+        same = earlier["sha256"] == result["sha256"] and "outcomes" in earlier
     except (OSError, ValueError, KeyError, TypeError):
         return result
-    return {**(earlier if same else {}), **result, "outcomes": {**outcomes, **result["outcomes"]}}
+    if not same:
+        return result
+    both = [r.name for r in RULERS if r.setting is not None and r.name in earlier and r.name in result]
+    side_by_side = {name: {**earlier[name], **result[name]} for name in ("outcomes", *both)}
+    return {**earlier, **result, **side_by_side}
 
 
 def spreadsheet_text(text: str) -> str:
@@ -138,5 +141,5 @@ def _table(target: str, result: dict[str, Any]) -> str:
     lines += standard.lines(result)
     for ruler in RULERS:
         if ruler.name in result:
-            lines += ruler.lines(result[ruler.name])
+            lines += ruler.table(result[ruler.name])
     return "\n".join(lines)

@@ -111,6 +111,15 @@ def measure(subject: Subject, options: FewShotOptions) -> dict[str, Any]:
     }
 
 
+def setting_name(options: FewShotOptions) -> str:
+    """Ways, shots and classifier, and whatever else is not the default."""
+    usual = asdict(FewShotOptions())
+    chosen = asdict(options)
+    named = ("few_shot", "ways", "shots", "classifier")
+    others = [f"{name}={value}" for name, value in chosen.items() if name not in named and value != usual[name]]
+    return ", ".join([f"{options.ways}-way {options.shots}-shot {options.classifier}", *others])
+
+
 def lines(result: dict[str, Any]) -> list[str]:
     """The table for people."""
     options, ways = result["options"], [result["ways_min"], result["ways_max"]]
@@ -250,4 +259,4 @@ def _always(support: Tensor) -> Tensor:
 CLASSIFIERS: dict[str, Classifier] = {"lr": _lr, "centroid": _centroid, "cosine": _cosine, "knn": _knn}
 """(support (E, M, D), labels (M,), queries (E, Q, D), W) -> predicted classes (E, Q), converged (E,)."""
 
-RULER = Ruler("few_shot", FewShotOptions, measure, lines)
+RULER = Ruler("few_shot", FewShotOptions, measure, lines, setting_name)

@@ -287,7 +287,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv += ["--workers", "0", "--threads", "1"]
     assert main([*argv, "--few-shot", "--episodes", "50", "--copies", "1"]) == 0
     result = json.loads((tmp_path / "test.json").read_text())
-    assert result["few_shot"]["accuracy"] > 0.9
-    assert result["outcomes"]["few_shot/accuracy"]["n"] == 50
-    assert "outcomes" not in result["few_shot"]
-    assert f"{100 * result['few_shot']['accuracy']:.2f} %" in capsys.readouterr().out
+    (name,) = result["few_shot"]
+    found = result["few_shot"][name]
+    assert found["accuracy"] > 0.9
+    assert result["outcomes"][f"few_shot/{name}/accuracy"]["n"] == 50
+    assert "outcomes" not in found
+    assert f"{100 * found['accuracy']:.2f} %" in capsys.readouterr().out
+    # another setting stands beside the first
+    assert main([*argv, "--few-shot", "--episodes", "20", "--copies", "0", "--classifier", "centroid"]) == 0
+    both = json.loads((tmp_path / "test.json").read_text())
+    assert both["few_shot"][name] == found
+    assert list(both["few_shot"]) == [name, "5-way 1-shot centroid, episodes=20, copies=0"]
+    assert {path for path in both["outcomes"] if "few_shot" in path} == {
+        f"few_shot/{name}/accuracy" for name in both["few_shot"]
+    }
