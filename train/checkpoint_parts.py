@@ -33,7 +33,7 @@ class CheckpointOptions:
     """licence of the checkpoint as the Hub spells it, for example apache-2.0"""
     dtype: Literal["float32", "float16"] = "float32"
     """how the weights are stored"""
-    per_class: int = 0
+    gallery_per_class: int = 0
     """gallery pictures of each class, a seeded choice; 0: all training pictures"""
     thumbnails: int = 64
     """longer side of the thumbnails in pixels; 0: none. Data sets that may not be passed on get none"""

@@ -69,7 +69,7 @@ def export_run(accelerator: Accelerator, folder: Path, options: ExportOptions) -
     )
     target = Path(options.out) if options.out else folder / "checkpoint"
     if accelerator.is_main_process:
-        references = at_most_per_class(train, options.per_class, run.run.seed)
+        references = at_most_per_class(train, options.gallery_per_class, run.run.seed)
         gallery = build_gallery(run.catalogue, references, options, seed=run.run.seed)
         config = build_config(run, network, gallery, val, step, options)
         target = write_checkpoint(

@@ -76,7 +76,7 @@ def index_pictures(accelerator: Accelerator, settings: Settings) -> Path:
         for name in ("train", *_held_out(settings, catalogue))
     }
     readable = outputs.pop("train")
-    train = at_most_per_class(readable, options.per_class, source.seed)
+    train = at_most_per_class(readable, options.gallery_per_class, source.seed)
     check_number(len(train.index), settings)
     target = settings.target
     if accelerator.is_main_process:

@@ -57,7 +57,7 @@ class OutputOptions(CheckpointOptions):
 
     out: str | None = None
     """folder of the checkpoint; not given: runs/index-NAME; a taken name gets a sibling NAME-v2"""
-    per_class: int = 0
+    gallery_per_class: int = 0
     """pictures of each class that are remembered and shown, a seeded choice; 0: all"""
     max_k: int = 12
     """most subclasses of one class, or clusters of all pictures"""
@@ -117,7 +117,7 @@ def check_settings(settings: Settings) -> None:
     at_least = {
         "--k": (votes.k, 1),
         "--clusters": (votes.clusters, 1),
-        "--per-class": (options.per_class, 0),
+        "--gallery-per-class": (options.gallery_per_class, 0),
         "--thumbnails": (options.thumbnails, 0),
         "--max-k": (options.max_k, 1),
         "--batch-size": (options.batch_size, 1),

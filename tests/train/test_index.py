@@ -166,7 +166,7 @@ def test_folders_held_out_are_measured(tmp_path: Path, index: Callable, capsys: 
 
 
 def test_a_known_data_set(index: Callable) -> None:
-    made = index("--data", "digits", "--per-class", "12", "--thumbnails", "0")
+    made = index("--data", "digits", "--gallery-per-class", "12", "--thumbnails", "0")
     assert made.config["label_names"] == [str(d) for d in range(10)]
     assert ours(made)["training"]["dataset"] == "digits"
     assert {m["split"] for m in ours(made)["metrics"]} == {"val"}
@@ -311,7 +311,9 @@ def test_the_usual_encoder(photos: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_choices_of_the_gallery(photos: Path, index: Callable) -> None:
-    small = index(str(photos), "--per-class", "5", "--thumbnails", "0", "--license", "mit", "--dtype", "float16")
+    small = index(
+        str(photos), "--gallery-per-class", "5", "--thumbnails", "0", "--license", "mit", "--dtype", "float16"
+    )
     gallery = Gallery.from_checkpoint(small)
     assert np.bincount(gallery.class_id).tolist() == [5, 5, 5]
     assert gallery.thumbnail(0) is None
@@ -319,7 +321,7 @@ def test_choices_of_the_gallery(photos: Path, index: Callable) -> None:
     stored = load_file(small.directory / "model.safetensors")
     assert stored["fc.memory"].dtype == torch.float16
     assert stored["fc.memory"].shape == (15, gallery.dim)
-    other = index(str(photos), "--per-class", "5", "--seed", "3", "--thumbnails", "16", name="other")
+    other = index(str(photos), "--gallery-per-class", "5", "--seed", "3", "--thumbnails", "16", name="other")
     seen = Gallery.from_checkpoint(other)
     assert max(seen.thumbnail(0).size) == 16
     assert seen.keys != gallery.keys
@@ -418,7 +420,7 @@ def test_a_taken_name_gets_a_sibling(photos: Path, index: Callable) -> None:
         (["{photos}", "--k", "0"], "--k is 0; it is at least 1"),
         (["{photos}", "--temperature", "0"], "--temperature is 0"),
         (["{photos}", "--batch-size", "0"], "--batch-size is 0"),
-        (["{photos}", "--per-class", "-1"], "--per-class is -1"),
+        (["{photos}", "--gallery-per-class", "-1"], "--gallery-per-class is -1"),
         (["{photos}", "--encoder", "resnet19"], "Unknown encoder 'resnet19'"),
         (["{photos}", "--checkpoint", "{photos}"], "--checkpoint brings its own encoder"),
         (["{photos}", "--out", "{photos}/red/0.png/made"], "is no folder you may write to"),

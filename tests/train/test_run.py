@@ -121,7 +121,7 @@ def test_export_takes_the_figures_in_and_keeps_what_is_there(trained: Path, tmp_
     options = [
         "--dtype",
         "float16",
-        "--per-class",
+        "--gallery-per-class",
         "20",
         "--thumbnails",
         "0",
@@ -152,7 +152,7 @@ def test_export_takes_the_figures_in_and_keeps_what_is_there(trained: Path, tmp_
 
 
 def test_other_choices_of_export(trained: Path, tmp_path: Path) -> None:
-    common = ["--device", "cpu", "--workers", "0", "--thumbnails", "0", "--per-class", "30"]
+    common = ["--device", "cpu", "--workers", "0", "--thumbnails", "0", "--gallery-per-class", "30"]
     made = {}
     for name, words in {"best": [], "last": ["--weights", "last"], "bic": ["--choose-k", "bic"]}.items():
         assert main(["export", str(trained), "--out", str(tmp_path / name), *common, *words]) == 0
