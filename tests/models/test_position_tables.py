@@ -135,3 +135,17 @@ def test_a_grid_of_as_many_patches_but_another_shape_is_resampled(tmp_path):
     assert encoder.net.pos_embed.shape == tensors["pos_embed"].shape
     expected = direct(tensors["pos_embed"][:, 1:].unflatten(1, (6, 6)), (4, 9))
     torch.testing.assert_close(patches_of(encoder), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "cell"), [("vit_mini_r10_s8_96", 8), ("vit_conv_mini_patch16_128", 16)])
+@pytest.mark.parametrize("size", [(192, 192), (128, 192)])
+def test_encoders_of_our_own_take_weights_of_another_size(tmp_path, name, cell, size):
+    trained = Encoder(name, img_size=96).net.state_dict()
+    trained["pos_embed"] = torch.randn_like(trained["pos_embed"])
+    save_file(trained, tmp_path / "w.safetensors")
+    loaded = Encoder(name, img_size=size, weights=str(tmp_path / "w.safetensors")).net.state_dict()
+    side, grid = 96 // cell, (size[0] // cell, size[1] // cell)
+    table = trained["pos_embed"]
+    expected = direct(table[:, 1:].unflatten(1, (side, side)), grid)
+    torch.testing.assert_close(loaded["pos_embed"], torch.cat([table[:, :1], expected], dim=1))
+    assert all(torch.equal(value, trained[key]) for key, value in loaded.items() if key != "pos_embed")
