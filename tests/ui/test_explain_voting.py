@@ -191,7 +191,7 @@ def test_a_class_that_leads_at_one_stage_only_is_shown_too():
 
 def test_two_pictures_share_one_colour_scale(app: App, show: Callable, photos: list[str]):
     found = [explained(app, "voting", photo, None) for photo in photos]
-    for what, block, head, scale in (("attention", "all", "1", "all"), ("scores", "2", "all", "2")):
+    for what, block, head, scale in (("attention", "2", "1", "all"), ("scores", "all", "all", "2")):
         chosen = [int(value) if value.isdigit() else value for value in (block, head, scale)]
         views = [one.explanation.select(chosen[0], chosen[1], what, chosen[2]) for one in found]
         tops = [view.vmax for view in views]
