@@ -16,8 +16,6 @@ from fgdemo.models import Network
 from fgdemo.recluster import recluster
 from train.inference import Outputs, run_split
 
-# Share of ordinary pictures that the "unlike anything in the gallery" flag may raise a false alarm on.
-FALSE_ALARMS = 0.05
 FIGURES = ("top1", "top5", "macro", "nll", "ece")
 
 
@@ -105,22 +103,6 @@ def build_gallery(
         subclasses={},
     )
     return recluster(gallery, k=k, criterion=options.choose_k, max_k=options.max_k, seed=seed).gallery
-
-
-def novelty_flag(distances: np.ndarray, measured: list[dict[str, Any]]) -> dict[str, Any]:
-    """Where the flag is set: the distance to the nearest gallery picture that only FALSE_ALARMS of these exceed.
-
-    Args:
-        distances: (n,) cosine distances of pictures like those to come.
-        measured: rates at which it was then raised on other pictures.
-    """
-    return {
-        "score": "cosine distance to the nearest gallery picture",
-        "threshold": float(np.quantile(distances, 1 - FALSE_ALARMS)),
-        "quantile": 1 - FALSE_ALARMS,
-        "n": len(distances),
-        "measured": measured,
-    }
 
 
 def metric_rows(by_split: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:

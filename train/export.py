@@ -20,13 +20,13 @@ from train.checkpoint_parts import (
     data_facts,
     encode_split,
     metric_rows,
-    novelty_flag,
 )
 from train.cli import build_parser, normalise_argv, split_namespace
 from train.inference import Outputs
 from train.launch import make_accelerator
 from train.metrics import classification_metrics
-from train.options import RunOptions
+from train.novelty import borrowed_flag, novelty_flag
+from train.options import OF_THIS_MACHINE, RunOptions
 from train.saved_run import SavedRun
 from train.tracking import read_rows, run_seconds
 
@@ -91,12 +91,12 @@ def build_config(
     catalogue = run.catalogue
     ours: dict[str, Any] = {
         "method": run.method,
-        "options": {key: value for key, value in run.values.items() if key not in ("data_root", "output")},
+        "options": {key: value for key, value in run.values.items() if key not in OF_THIS_MACHINE},
         "labels": "classes",
         "superclass_names": list(catalogue.superclass_names(run.level)),
         "preprocessing": run.preprocessing.to_dict(),
         "embedding": {"space": "pooled", "dim": network.encoder.dim, "metric": "cosine"},
-        "novelty": _novelty(run.folder, gallery, val),
+        "novelty": _novelty(run, gallery, val),
         "training": {
             **data_facts(catalogue, run.level, run.run.seed),
             "superclasses": run.data.superclasses,
@@ -121,17 +121,19 @@ def build_config(
     }
 
 
-def _novelty(folder: Path, gallery: Gallery, val: Outputs | None) -> dict[str, Any] | None:
-    """The flag as validation sets it.
+def _novelty(run: SavedRun, gallery: Gallery, val: Outputs | None) -> dict[str, Any] | None:
+    """The flag as validation sets it, its own or that of the run that --novelty-from names.
 
     Rates that `evaluate` measured are taken in if they were measured with this threshold: another choice of gallery
     pictures moves it.
     """
-    if val is None:
+    if val is not None:
+        flag = novelty_flag(gallery.neighbours(val.embeddings.numpy(), 1)[1][:, 0])
+    elif run.data.novelty_from:
+        flag = borrowed_flag(Path(run.data.novelty_from), run.catalogue.name, run.network_config["architecture"])
+    else:
         return None
-    _, distances = gallery.neighbours(val.embeddings.numpy(), 1)
-    flag = novelty_flag(distances[:, 0], [])
-    return {**flag, "measured": _measured_rates(folder, flag["threshold"])}
+    return {**flag, "measured": _measured_rates(run.folder, flag["threshold"])}
 
 
 def _measured_rates(folder: Path, threshold: float) -> list[dict[str, Any]]:

@@ -27,7 +27,6 @@ from train.checkpoint_parts import (
     data_facts,
     encode_split,
     metric_rows,
-    novelty_flag,
 )
 from train.cli import build_parser, normalise_argv, split_namespace
 from train.index_settings import GROUPS, Settings, check_number, check_settings, check_writable
@@ -36,6 +35,7 @@ from train.inference import Outputs
 from train.launch import make_accelerator
 from train.leave_one_out import LeaveOneOut, leave_one_out
 from train.metrics import classification_metrics
+from train.novelty import novelty_flag
 from train.options import RunOptions
 
 
@@ -144,8 +144,8 @@ def _figures(network: NeighbourNetwork, output: Outputs) -> dict[str, Any]:
 
 def _novelty(gallery: Gallery, val: Outputs | None, found: LeaveOneOut) -> dict[str, Any]:
     if val is not None:
-        return novelty_flag(gallery.neighbours(val.embeddings.numpy(), 1)[1][:, 0], [])
-    return {**novelty_flag(found.distances, []), "pictures": "the gallery's own pictures, each left out in turn"}
+        return novelty_flag(gallery.neighbours(val.embeddings.numpy(), 1)[1][:, 0])
+    return novelty_flag(found.distances, "the gallery's own pictures, each left out in turn")
 
 
 def _facts(settings: Settings, origin: dict[str, Any], gallery: Gallery, found: LeaveOneOut) -> dict[str, Any]:

@@ -30,6 +30,9 @@ class DataOptions:
     """share held out for testing, of a folder of pictures without a test split"""
     include_val: bool = False
     """train on the validation pictures as well, once all else has been chosen on them; the last epoch is exported"""
+    novelty_from: str | None = None
+    """with --include-val, which leaves none for it: folder of a run of the same options without --include-val, whose
+    validation pictures say from which distance on a picture is unlike anything in the gallery"""
     cache: bool = False
     """keep decoded pictures in memory as uint8"""
     strict: bool = False
@@ -168,5 +171,9 @@ FREE_ON_RESUME = frozenset(
     {
         "output", "resume", "overwrite", "checkpoint_every", "keep", "log_every", "trackers", "workers",
         "cache", "strict", "threads", "data_root", "eval_every", "snapshot_every", "export",
+        "novelty_from",
     }
 )  # fmt: skip
+
+# Options that name folders and files of the machine of the run: no checkpoint tells them to others.
+OF_THIS_MACHINE = frozenset({"output", "resume", "overwrite", "data_root", "encoder_weights", "novelty_from"})

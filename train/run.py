@@ -25,7 +25,8 @@ from train.export import ExportOptions, export_run
 from train.files import write_text
 from train.launch import make_accelerator
 from train.methods import METHODS, DataInfo
-from train.options import FREE_ON_RESUME, GROUPS, OptimOptions, RunOptions
+from train.novelty import borrowed_flag
+from train.options import FREE_ON_RESUME, GROUPS, OF_THIS_MACHINE, DataOptions, OptimOptions, RunOptions
 from train.tracking import parse_trackers
 
 
@@ -51,6 +52,8 @@ def train_command(name: str, argv: list[str]) -> None:
     level = data.labels or catalogue.default_labels
     method = method_class(own, DataInfo(catalogue.class_names(level), len(catalogue.rows("train"))))
     network = method.build(encoder)
+    if data.novelty_from:
+        _check_novelty_source(data, network.encoder.name)
     preprocessing = Preprocessing.from_data_config(network.encoder.data_config)
     if augment.resize:
         preprocessing = squashed(preprocessing, augment.resize)
@@ -127,6 +130,13 @@ def check_options(optim: OptimOptions, run: RunOptions) -> None:
         raise UserError(f"--warmup-epochs {optim.warmup_epochs} leaves nothing of --epochs {optim.epochs}.")
 
 
+def _check_novelty_source(data: DataOptions, encoder: str) -> None:
+    """Refuse before training what the export would refuse after it."""
+    if not data.include_val:
+        raise UserError("--novelty-from is for --include-val; without it a run's own validation pictures set the flag.")
+    borrowed_flag(Path(data.novelty_from or ""), data.data, encoder)
+
+
 def _describe(engine: Engine) -> str:
     accelerator, network = engine.accelerator, engine.network
     trainable = sum(p.numel() for p in engine.parameters)
@@ -150,9 +160,9 @@ def _publishable(argv: list[str]) -> list[str]:
     kept: list[str] = []
     words = iter(argv)
     for word in words:
-        name = word.partition("=")[0].replace("_", "-")
-        if name in ("--data-root", "--output", "--resume", "--overwrite", "--encoder-weights"):
-            if "=" not in word and name not in ("--resume", "--overwrite"):
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        if name in OF_THIS_MACHINE:
+            if "=" not in word and name not in ("resume", "overwrite"):
                 next(words, None)
             continue
         kept.append(word)

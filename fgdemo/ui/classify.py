@@ -108,8 +108,8 @@ def _shelf(known: tuple[Example, ...]) -> str:
     if not known:
         return ""
     buttons = "".join(
-        f'<button type="button" data-index="{i}" aria-label="Example {i + 1}: {render.escape(example.class_name)}" '
-        f'title="{render.escape(example.class_name)}">'
+        f'<button type="button" data-index="{i}" aria-label="Example {i + 1}: {render.escape(example.caption)}" '
+        f'title="{render.escape(example.caption)}">'
         f'<img src="{render.data_url(encode_thumbnail(example.image, 96, 80))}" alt=""></button>'
         for i, example in enumerate(known)
     )

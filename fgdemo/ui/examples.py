@@ -1,4 +1,4 @@
-"""Pictures to try a checkpoint on, where its data set travels with the code."""
+"""Pictures to try a checkpoint on: of its data set, where that travels with the code, else photographs that do."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from fgdemo.errors import UserError
 COUNT = 8
 # Drawn pictures are made in blocks of neighbouring rows; staying close together costs one block.
 _WINDOW = 64
+# Data sets that have to be fetched -> scikit-learn's sample photographs worth trying on them: file, what it shows.
+_PHOTOGRAPHS = {"flowers102": (("flower.jpg", "a dahlia"), ("china.jpg", "a temple, no flower"))}
 _lock = threading.Lock()
 
 
 class Example(NamedTuple):
     image: Image.Image
-    class_name: str
+    caption: str
 
 
 def examples(dataset: str | None) -> tuple[Example, ...]:
-    """Test pictures of different classes; none where the data set is unknown here or has to be fetched."""
+    """Test pictures of different classes, or sample photographs; none where there are neither."""
     with _lock:
         return _examples(dataset)
 
@@ -34,7 +36,7 @@ def _examples(dataset: str | None) -> tuple[Example, ...]:
     try:
         catalogue = load_catalogue(dataset or "")
     except UserError:
-        return ()
+        return _photographs(dataset)
     rows = catalogue.rows("test")[:_WINDOW]
     targets = catalogue.targets(catalogue.default_labels)
     names = catalogue.class_names(catalogue.default_labels)
@@ -43,3 +45,10 @@ def _examples(dataset: str | None) -> tuple[Example, ...]:
         first.setdefault(int(targets[row]), row)
     chosen = list(first.values())[:COUNT]
     return tuple(Example(catalogue.reader(row), names[targets[row]]) for row in chosen)
+
+
+def _photographs(dataset: str | None) -> tuple[Example, ...]:
+    from sklearn.datasets import load_sample_image
+
+    names = _PHOTOGRAPHS.get(dataset or "", ())
+    return tuple(Example(Image.fromarray(load_sample_image(name)), caption) for name, caption in names)

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from fgdemo.predict import Classifier
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-# The checkpoint that a newcomer meets, wherever its name sorts.
-OPENED_FIRST = "scenes-classify"
+# What a newcomer meets first, wherever the names sort: all pictures at hand, then real photographs.
+FIRST = ("scenes-classify", "flowers102-voting")
 
 MODEL_WORK: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 
@@ -272,8 +272,9 @@ class App:
             if self._first_path is None:
                 self._first_path = resolve(self.first)
             found[_own_name(self.first)] = self._first_path
+        place = {name: position for position, name in enumerate(FIRST)}
         # A stable sort: the others stay in the order of their folders and names.
-        for entry in sorted(list_checkpoints(*self.folders), key=lambda entry: entry.name != OPENED_FIRST):
+        for entry in sorted(list_checkpoints(*self.folders), key=lambda entry: place.get(entry.name, len(FIRST))):
             if any(path.resolve() == entry.path.resolve() for path in found.values()):
                 continue
             qualified = f"{entry.path.parent.name}/{entry.name}"

@@ -91,6 +91,7 @@ ELSEWHERE = {
     "snapshot_every": "test_what_is_saved_and_logged_when",
     "trackers": "test_trackers",
     "export": "test_run.py",
+    "novelty_from": "test_run.py",
 }
 
 

@@ -69,6 +69,31 @@ def test_threshold_raises_five_percent_false_alarms_on_validation(trained: Path)
     assert result["novelty"]["flagged"] == pytest.approx(0.05, abs=0.006)
 
 
+def test_a_run_on_all_pictures_borrows_its_flag(
+    trained: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train("--include-val", "--novelty-from", str(trained), "--epochs", "1", name="whole", export=True)
+    flag, source = (read_checkpoint(folder / "checkpoint").config["fgdemo"]["novelty"] for folder in (whole, trained))
+    assert flag["threshold"] == source["threshold"]
+    assert "held them out" in flag["pictures"]
+    assert str(trained) not in read_checkpoint(whole / "checkpoint").config["fgdemo"]["training"]["command"]
+    assert main(["evaluate", str(whole), "--device", "cpu", "--workers", "0"]) == 0
+    again = train("--include-val", "--epochs", "1", name="unflagged", export=True)
+    assert read_checkpoint(again / "checkpoint").config["fgdemo"]["novelty"] is None
+    capsys.readouterr()
+
+    assert main(["export", str(whole), "--out", str(whole.parent / "out"), "--device", "cpu", "--workers", "0"]) == 0
+    assert read_checkpoint(whole.parent / "out").config["fgdemo"]["novelty"]["measured"][0]["data"] == "digits test"
+    for options, reason in (
+        (["--novelty-from", str(trained)], "is for --include-val"),
+        (["--include-val", "--novelty-from", str(whole.parent / "nowhere")], "holds no checkpoint"),
+        (["--include-val", "--novelty-from", str(again)], "has no flag itself"),
+        (["--include-val", "--novelty-from", str(trained), "--encoder", "test_efficientnet"], "not on digits with"),
+    ):
+        train(*options, name="refused", code=2)
+        assert reason in capsys.readouterr().err
+
+
 def test_stock_timm_loads_it_without_us(trained: Path) -> None:
     """In a process that cannot import fgdemo."""
     code = (

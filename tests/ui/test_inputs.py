@@ -80,11 +80,19 @@ def test_reading_a_picture(tmp_path: Path):
 def test_examples_are_test_pictures_of_different_classes():
     found = examples("digits")
     assert len(found) == COUNT
-    assert len({example.class_name for example in found}) == COUNT
+    assert len({example.caption for example in found}) == COUNT
     assert all(example.image.size == (32, 32) for example in found)
     assert examples("digits") is found
 
 
-@pytest.mark.parametrize("dataset", [None, "", "nobody knows", "imagefolder", "flowers102"])
+@pytest.mark.parametrize("dataset", [None, "", "nobody knows", "imagefolder", "oxford_pets"])
 def test_there_are_no_examples_of_data_that_has_to_be_fetched(dataset: str | None):
     assert examples(dataset) == ()
+
+
+def test_photographs_that_travel_with_scikit_learn_stand_in_for_those_that_may_not():
+    flower, other = examples("flowers102")
+    assert {flower.image.size, other.image.size} == {(640, 427)}
+    assert flower.image.tobytes() != other.image.tobytes()
+    assert "no flower" in other.caption
+    assert "no flower" not in flower.caption

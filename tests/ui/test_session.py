@@ -46,10 +46,10 @@ def test_names_are_listed_in_order_and_nothing_else_opens(app: App):
 
 
 def test_what_a_newcomer_meets_comes_first(tmp_path: Path):
-    for name in ("ants", "scenes-classify", "wasps"):
+    for name in ("ants", "flowers102-voting", "scenes-classify", "wasps"):
         write_tiny(tmp_path / "bundled" / name)
     app = App([tmp_path / "bundled"], saved=tmp_path / "saved", device="cpu")
-    assert list(app.checkpoints()) == ["scenes-classify", "ants", "wasps"]
+    assert list(app.checkpoints()) == ["scenes-classify", "flowers102-voting", "ants", "wasps"]
 
 
 def test_without_any_checkpoint_it_says_where_it_looked(tmp_path: Path):
