@@ -130,7 +130,7 @@ def _novelty(run: SavedRun, gallery: Gallery, val: Outputs | None) -> dict[str, 
     if val is not None:
         flag = novelty_flag(gallery.neighbours(val.embeddings.numpy(), 1)[1][:, 0])
     elif run.data.novelty_from:
-        flag = borrowed_flag(Path(run.data.novelty_from), run.catalogue.name, run.network_config["architecture"])
+        flag = borrowed_flag(Path(run.data.novelty_from), run.catalogue.name, run.values["encoder"])
     else:
         return None
     return {**flag, "measured": _measured_rates(run.folder, flag["threshold"])}

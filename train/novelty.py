@@ -51,7 +51,7 @@ def borrowed_flag(run: Path, dataset: str, encoder: str) -> dict[str, Any]:
             "--include-val."
         )
     config = read_checkpoint(folder).config
-    theirs = (config["fgdemo"]["training"].get("dataset"), config["architecture"])
+    theirs = (config["fgdemo"]["training"].get("dataset"), config["fgdemo"]["options"].get("encoder"))
     if theirs != (dataset, encoder):
         raise UserError(
             f"--novelty-from {run} was trained on {theirs[0]} with {theirs[1]}, not on {dataset} with {encoder}: its "

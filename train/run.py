@@ -53,7 +53,7 @@ def train_command(name: str, argv: list[str]) -> None:
     method = method_class(own, DataInfo(catalogue.class_names(level), len(catalogue.rows("train"))))
     network = method.build(encoder)
     if data.novelty_from:
-        _check_novelty_source(data, network.encoder.name)
+        _check_novelty_source(data, encoder.encoder)
     preprocessing = Preprocessing.from_data_config(network.encoder.data_config)
     if augment.resize:
         preprocessing = squashed(preprocessing, augment.resize)

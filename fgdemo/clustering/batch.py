@@ -12,6 +12,9 @@ from torch import Tensor
 BLOCK_VALUES = 1 << 24
 """Largest number of elements of a (problems, columns, rows) intermediate: 64 MiB in float32."""
 
+CACHED_VALUES = 1 << 21
+"""The same for a batch on a processor: what stays in its cache over the iterations is read from memory once."""
+
 PADDING = 0.75
 """Classes share a block while the smallest has at least this share of the rows of the largest."""
 
@@ -26,6 +29,7 @@ class Batch:
         sizes: (C,) int64 number of rows.
         spherical: rows and centroids live on the unit sphere.
         square: (C, n) squared norms.
+        padded: some class has fewer than n rows.
         gram: (C, n, n) inner products of the rows, or None where working on rows is cheaper.
     """
 
@@ -34,6 +38,7 @@ class Batch:
     sizes: Tensor
     spherical: bool
     square: Tensor
+    padded: bool
     gram: Tensor | None
 
     @property
@@ -49,7 +54,13 @@ class Batch:
         """The batch of some of the classes."""
         gram = None if self.gram is None else self.gram[classes]
         return Batch(
-            self.x[classes], self.mean[classes], self.sizes[classes], self.spherical, self.square[classes], gram
+            self.x[classes],
+            self.mean[classes],
+            self.sizes[classes],
+            self.spherical,
+            self.square[classes],
+            self.padded,
+            gram,
         )
 
     def row_blocks(self, columns: int) -> Iterator[slice]:
@@ -72,26 +83,32 @@ def make_batch(x: Tensor, sizes: Tensor, *, spherical: bool = False) -> Batch:
     Rows are centred per class (in their own precision, before rounding to float32), because distances are
     computed as |x|² - 2x·c + |c|², which cancels badly far from the origin.
     """
+    return _overwrite(x.clone(), sizes, spherical)
+
+
+def _overwrite(x: Tensor, sizes: Tensor, spherical: bool) -> Batch:
+    """The batch of rows that nobody else needs, in their memory where their precision allows."""
     padding = (torch.arange(x.shape[1], device=x.device) >= sizes[:, None])[..., None]
     padded = bool(padding.any())
+    if padded:
+        x.masked_fill_(padding, 0)
     if spherical:
-        norm = x.norm(dim=2, keepdim=True)
         # a zero row has no direction: it stays zero, at distance 1 from every centroid
-        x = torch.where(norm > 0, x / norm.clamp(min=torch.finfo(x.dtype).tiny), x)
+        x /= torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp_(min=torch.finfo(x.dtype).tiny)
         mean = torch.zeros_like(x[:, 0])
     else:
-        x = x.masked_fill(padding, 0) if padded else x
         mean = (x.sum(1, dtype=torch.float64) / sizes[:, None]).to(x.dtype)
-    rows = (x - mean[:, None]).float()
-    if padded:
-        rows.masked_fill_(padding, 0)
+        x -= mean[:, None]
+        if padded:
+            x.masked_fill_(padding, 0)
+    rows = x.float()
     square = torch.linalg.vector_norm(rows, dim=2).square_()
     # one product with the (n, n) inner products replaces two with the (n, D) rows in every later iteration
     gram = torch.bmm(rows, rows.transpose(1, 2)) if rows.shape[1] <= rows.shape[2] else None
-    return Batch(rows, mean.float(), sizes, spherical, square, gram)
+    return Batch(rows, mean.float(), sizes, spherical, square, padded, gram)
 
 
-def class_groups(sizes: np.ndarray, columns: int, dim: int) -> list[np.ndarray]:
+def class_groups(sizes: np.ndarray, columns: int, dim: int, device: torch.device) -> list[np.ndarray]:
     """Class ids in groups of similar size (largest first), each small enough for one batch. No empty classes.
 
     Args:
@@ -99,13 +116,14 @@ def class_groups(sizes: np.ndarray, columns: int, dim: int) -> list[np.ndarray]:
         columns: number of centroid columns per class that will be worked on at once.
         dim: D.
     """
+    limit = CACHED_VALUES if device.type == "cpu" else BLOCK_VALUES
     order = np.argsort(-sizes, kind="stable")
     order = order[sizes[order] > 0]
     groups: list[np.ndarray] = []
     start = 0
     while start < len(order):
         largest = sizes[order[start]]
-        fits = max(1, BLOCK_VALUES // int(largest * max(columns, dim)))
+        fits = max(1, limit // int(largest * max(columns, dim)))
         alike = np.searchsorted(-sizes[order], -PADDING * largest, side="right")
         stop = min(start + fits, int(alike))
         groups.append(order[start:stop])
@@ -125,4 +143,5 @@ def rows_of_classes(labels: np.ndarray, sizes: np.ndarray, group: np.ndarray) ->
 def gather_batch(x: Tensor, rows: np.ndarray, *, spherical: bool = False) -> Batch:
     """The batch of the rows listed by `rows_of_classes`."""
     index = torch.from_numpy(rows).to(x.device)
-    return make_batch(x[index.clamp(min=0)], (index >= 0).sum(1), spherical=spherical)
+    picked = x.index_select(0, index.clamp(min=0).flatten()).view(*index.shape, x.shape[1])
+    return _overwrite(picked, (index >= 0).sum(1), spherical)

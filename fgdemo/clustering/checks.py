@@ -13,7 +13,7 @@ from torch import Tensor
 from fgdemo.errors import UserError
 
 LARGEST_VALUE = 1e15
-"""Feature values beyond this overflow when squared and summed in single precision."""
+"""Length of a row beyond which sums of squares overflow in single precision."""
 
 
 def as_rows(x: Any) -> Tensor:
@@ -35,9 +35,8 @@ def as_rows(x: Any) -> Tensor:
         raise UserError(f"Features must be a non-empty (rows, dimensions) matrix, not of shape {tuple(rows.shape)}.")
     if rows.dtype != torch.float64:
         rows = rows.float()
-    low, high = rows.aminmax(dim=1)
     # not(<=) is also true for NaN
-    bad = ~(torch.maximum(-low, high) <= LARGEST_VALUE)
+    bad = ~(torch.linalg.vector_norm(rows, dim=1) <= LARGEST_VALUE)
     if bad.any():
         row = int(bad.nonzero()[0])
         raise UserError(

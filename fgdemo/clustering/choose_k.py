@@ -31,7 +31,7 @@ def simplified_silhouette(x: Any, labels: Any) -> float:
     rows = as_rows(x)
     clusters = as_labels(labels, len(rows))
     batch = make_batch(rows[None], torch.tensor([len(rows)], device=rows.device))
-    ids = torch.from_numpy(clusters).to(rows.device).int()[None, None]
+    ids = torch.from_numpy(clusters).to(rows.device)[None, None]
     return float(measure(batch, ids, (int(clusters.max()) + 1,)).silhouette)
 
 

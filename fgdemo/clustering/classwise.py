@@ -31,6 +31,8 @@ REFERENCE_SCORES = ("silhouette_reference", "silhouette_deviation")
 
 DISTINCT = 1e-6
 """Rows whose random projections differ by less than this share of the class's radius count as one."""
+APART = 1e-3
+"""The same share, where single precision is enough to tell."""
 
 
 def classwise_kmeans(
@@ -95,7 +97,7 @@ def classwise_kmeans(
     table = _Table(classes, len(sizes), candidates, rows.shape[1])
     uniform = draws(seed, len(sizes), max(candidates), restarts)
     most_iterations, backend = 0, rows.device.type
-    for group in class_groups(sizes, restarts * sum(candidates), rows.shape[1]):
+    for group in class_groups(sizes, restarts * sum(candidates), rows.shape[1], rows.device):
         where = rows_of_classes(classes, sizes, group)
         batch = gather_batch(rows, where, spherical=spherical)
         admissible = _admissible(batch, candidates, min_size, seed)
@@ -118,9 +120,11 @@ def classwise_kmeans(
         most_iterations = max(most_iterations, iterations)
         # inadmissible pairs have no clusters
         found = torch.where(admissible[..., None], found, -1)
-        table.write(part, found, measure(batch, found, part.ks), admissible)
+        measures = measure(batch, found, part.ks)
+        table.write(part, found, measures, admissible)
         flat = make_batch(batch.x, batch.sizes) if spherical else batch
-        table.write_scores(part, admissible, [("silhouette", measure(flat, found, part.ks).silhouette)])
+        flat_measures = measure(flat, found, part.ks) if spherical else measures
+        table.write_scores(part, admissible, [("silhouette", flat_measures.silhouette)])
         if select == "silhouette":
             references = criteria.reference_silhouettes(flat, part.ks, admissible, seed)
             table.write_scores(part, admissible, zip(REFERENCE_SCORES, references, strict=True))
@@ -156,15 +160,24 @@ def _start(init: Any, shape: tuple[int, int, int], candidates: tuple[int, ...], 
 
 def _admissible(batch: Batch, ks: tuple[int, ...], min_size: int, seed: int) -> Tensor:
     """(C, M) bool: enough rows, and enough distinct ones."""
-    direction = np.random.default_rng([seed, 3]).standard_normal(batch.x.shape[2])
-    shadow = batch.x.double() @ torch.from_numpy(direction).to(batch.x.device)
-    shadow = torch.where(batch.mask, shadow, torch.inf).sort(1).values
-    radius = (batch.square.sum(1, dtype=torch.float64) / batch.sizes).sqrt()
-    gaps = shadow.diff(dim=1)
-    distinct = 1 + ((gaps > DISTINCT * radius[:, None]) & torch.isfinite(gaps)).sum(1)
+    direction = torch.from_numpy(np.random.default_rng([seed, 3]).standard_normal(batch.x.shape[2])).to(batch.x.device)
+    # single precision tells rows apart that are not almost equal; only what is left needs twice the memory
+    distinct = _distinct(batch, batch.x @ direction.float(), APART)
+    close = (distinct < max(ks)).nonzero()[:, 0]
+    if len(close):
+        few = batch.take(close)
+        distinct[close] = _distinct(few, few.x.double() @ direction, DISTINCT)
     wanted = torch.tensor(ks, device=batch.x.device)
     large_enough = (batch.sizes[:, None] >= wanted * min_size) | (wanted == 1)
     return (distinct[:, None] >= wanted) & large_enough
+
+
+def _distinct(batch: Batch, shadow: Tensor, tolerance: float) -> Tensor:
+    """(C,) rows of each class whose (C, n) shadows differ by more than this share of the class's radius."""
+    shadow = torch.where(batch.mask, shadow, torch.inf).sort(1).values
+    radius = (batch.square.sum(1, dtype=torch.float64) / batch.sizes).sqrt()
+    gaps = shadow.diff(dim=1)
+    return 1 + ((gaps > tolerance * radius[:, None]) & torch.isfinite(gaps)).sum(1)
 
 
 @dataclass(frozen=True)
@@ -179,8 +192,8 @@ class _Group:
 def _loop(
     x: Tensor, group: _Group, admissible: Tensor, start: Tensor | None, **options: Any
 ) -> tuple[Tensor, int, str]:
-    """One `kmeans` after the other; labels (C_g, M, n) int32, most iterations, backend."""
-    labels = np.full((len(group.classes), len(group.ks), group.rows.shape[1]), -1, np.int32)
+    """One `kmeans` after the other; labels (C_g, M, n) int64, most iterations, backend."""
+    labels = np.full((len(group.classes), len(group.ks), group.rows.shape[1]), -1, np.int64)
     iterations, backend = 0, x.device.type
     for c, position in zip(*admissible.cpu().numpy().nonzero(), strict=True):
         k = group.ks[position]

@@ -19,12 +19,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from fgdemo.clustering.batch import Batch, make_batch, rows_at
-from fgdemo.clustering.lloyd import column_blocks, one_hot
+from fgdemo.clustering.lloyd import column_blocks, columns_of, one_hot
 from fgdemo.clustering.partition import assign, measure, partition
 from fgdemo.clustering.seeding import draws
 
@@ -133,15 +135,14 @@ def bootstrap_ari(
 
 def _uncentred(batch: Batch) -> Batch:
     """The batch in its own coordinates, which are those that samples of its rows return centroids in."""
-    return Batch(batch.x, torch.zeros_like(batch.mean), batch.sizes, batch.spherical, batch.square, batch.gram)
+    return replace(batch, mean=torch.zeros_like(batch.mean))
 
 
 def adjusted_rand(first: Tensor, second: Tensor, ks: tuple[int, ...]) -> Tensor:
     """(C, M) float64 adjusted Rand index (Hubert and Arabie, 1985) of (C, M, n) labels, -1 in padded rows."""
     results = []
     for position, (k, _, _) in enumerate(column_blocks(ks, 1)):
-        one = one_hot(first[:, position : position + 1], (k,), 1)
-        two = one_hot(second[:, position : position + 1], (k,), 1)
+        one, two = (one_hot(columns_of(labels[:, [position]], (k,), 1), k) for labels in (first, second))
         table = torch.bmm(one, two.transpose(1, 2)).double()
         pairs = _pairs(table).sum((1, 2))
         rows, columns = _pairs(table.sum(2)).sum(1), _pairs(table.sum(1)).sum(1)

@@ -173,7 +173,7 @@ def _faiss(batch: Batch, start: Tensor, *, max_iter: int, tol: float, seed: int)
     )
     algorithm.train(x, init_centroids=np.ascontiguousarray(start.cpu().numpy()))
     _, nearest_ids = algorithm.assign(x)
-    labels = torch.from_numpy(nearest_ids.astype(np.int32)).to(batch.x.device)
+    labels = torch.from_numpy(nearest_ids.astype(np.int64)).to(batch.x.device)
     centroids = torch.from_numpy(algorithm.centroids).to(batch.x.device)
     labels, inertia = _own_distances(batch, labels, centroids)
     return labels, inertia, len(algorithm.obj), "cuda" if gpus else "cpu"
@@ -188,7 +188,7 @@ def _sklearn(batch: Batch, start: Tensor, *, max_iter: int, tol: float, seed: in
         # fewer distinct rows than clusters: the empty clusters are filled below
         warnings.simplefilter("ignore", ConvergenceWarning)
         algorithm.fit(batch.x[0].cpu().numpy())
-    labels = torch.from_numpy(algorithm.labels_.astype(np.int32)).to(batch.x.device)
+    labels = torch.from_numpy(algorithm.labels_.astype(np.int64)).to(batch.x.device)
     centroids = torch.from_numpy(algorithm.cluster_centers_).to(batch.x)
     labels, inertia = _own_distances(batch, labels, centroids)
     return labels, inertia, int(algorithm.n_iter_), "cpu"

@@ -7,11 +7,15 @@ A class's columns are ordered by K, then restart, then cluster: T = restarts * s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from fgdemo.clustering.batch import Batch
+
+COMPACT = 0.75
+"""Share of classes still moving at which the others leave the batch: copying costs a third of an iteration."""
 
 
 def column_blocks(ks: tuple[int, ...], restarts: int) -> list[tuple[int, slice, slice]]:
@@ -25,14 +29,30 @@ def column_blocks(ks: tuple[int, ...], restarts: int) -> list[tuple[int, slice, 
     return blocks
 
 
-def one_hot(labels: Tensor, ks: tuple[int, ...], restarts: int) -> Tensor:
-    """(C, T, n) float32 membership from (C, P, n) labels; padded rows (label -1) belong nowhere."""
-    classes, _, n = labels.shape
-    parts = []
-    for k, problems, _ in column_blocks(ks, restarts):
-        ids = torch.arange(k, device=labels.device, dtype=labels.dtype)
-        parts.append((labels[:, problems, None] == ids[:, None]).view(classes, restarts * k, n))
-    return torch.cat(parts, 1).float()
+@lru_cache(maxsize=64)
+def _first_columns(ks: tuple[int, ...], restarts: int, device: torch.device) -> Tensor:
+    """(P, 1) int64: where each problem's columns begin."""
+    starts = [columns.start + r * k for k, _, columns in column_blocks(ks, restarts) for r in range(restarts)]
+    return torch.tensor(starts, device=device)[:, None]
+
+
+def columns_of(labels: Tensor, ks: tuple[int, ...], restarts: int, *, padded: bool = True) -> Tensor:
+    """(C, P, n) int64 column of each row's cluster; padded rows (label -1) go to a spare column T."""
+    columns = labels + _first_columns(ks, restarts, labels.device)
+    return torch.where(labels < 0, restarts * sum(ks), columns) if padded else columns
+
+
+def one_hot(columns: Tensor, total: int) -> Tensor:
+    """(C, T, n) float32 membership from (C, P, n) columns; what is in the spare column belongs nowhere."""
+    classes, _, n = columns.shape
+    members = torch.zeros(classes, total + 1, n, device=columns.device)
+    return members.scatter_(1, columns, 1)[:, :total]
+
+
+def sizes_of(columns: Tensor, total: int) -> Tensor:
+    """(C, T) int64 cluster sizes of (C, P, n) columns."""
+    flat = columns.flatten(1)
+    return flat.new_zeros(len(flat), total + 1).scatter_add_(1, flat, torch.ones_like(flat))[:, :-1]
 
 
 def scales(counts: Tensor, squared_sums: Tensor, spherical: bool) -> Tensor:
@@ -42,24 +62,20 @@ def scales(counts: Tensor, squared_sums: Tensor, spherical: bool) -> Tensor:
     return 1 / counts.clamp(min=1)
 
 
-def nearest(products: Tensor, squared_centroids: Tensor, ks: tuple[int, ...], restarts: int) -> tuple[Tensor, Tensor]:
+def nearest(distances: Tensor, ks: tuple[int, ...], restarts: int) -> tuple[Tensor, Tensor]:
     """Nearest centroid of every row in every problem; ties go to the lowest column.
 
     Args:
-        products: (C, T, n) inner products of centroids and rows; overwritten.
-        squared_centroids: (C, T).
+        distances: (C, T, n), up to a number of each row's own.
 
     Returns:
-        labels (C, P, n) int32, and |c|² - 2x·c (C, P, n), which is the squared distance less |x|².
+        labels (C, P, n) int64, and the distances (C, P, n) to them.
     """
-    classes, _, n = products.shape
-    distances = products.mul_(-2).add_(squared_centroids[..., None])
-    labels, gaps = [], []
-    for k, _, columns in column_blocks(ks, restarts):
-        gap, label = distances[:, columns].view(classes, restarts, k, n).min(2)
-        labels.append(label.int())
-        gaps.append(gap)
-    return torch.cat(labels, 1), torch.cat(gaps, 1)
+    classes, _, n = distances.shape
+    found = [
+        distances[:, columns].view(classes, restarts, k, n).min(2) for k, _, columns in column_blocks(ks, restarts)
+    ]
+    return torch.cat([labels for _, labels in found], 1), torch.cat([gaps for gaps, _ in found], 1)
 
 
 def relocate(labels: Tensor, distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +84,7 @@ def relocate(labels: Tensor, distances: Tensor, k: int) -> tuple[Tensor, Tensor]
     It lowers the inertia, so Lloyd's descent goes on from it.
 
     Args:
-        labels: (m, n) int32 in [0, k), -1 in padded rows; at least k real rows each.
+        labels: (m, n) int64 in [0, k), -1 in padded rows; at least k real rows each.
         distances: (m, n) squared distance to the own centroid.
 
     Returns:
@@ -84,7 +100,7 @@ def relocate(labels: Tensor, distances: Tensor, k: int) -> tuple[Tensor, Tensor]
         inertia = (members * distances[:, None]).sum(2).masked_fill(counts < 2, -1)
         donor = inertia.argmax(1, keepdim=True)
         row = torch.where(labels == donor, distances, -1).argmax(1, keepdim=True)
-        empty = (counts == 0).int().argmax(1, keepdim=True).int()
+        empty = (counts == 0).int().argmax(1, keepdim=True)
         needy = needy[:, None]
         labels = labels.scatter(1, row, torch.where(needy, empty, labels.gather(1, row)))
         distances = distances.scatter(1, row, torch.where(needy, 0, distances.gather(1, row)))
@@ -92,7 +108,7 @@ def relocate(labels: Tensor, distances: Tensor, k: int) -> tuple[Tensor, Tensor]
 
 @dataclass
 class LloydResult:
-    """labels (C, P, n) int32 without empty clusters; inertia (C, P) of the last assignment; iterations (C, P)."""
+    """labels (C, P, n) int64 without empty clusters; inertia (C, P) of the last assignment; iterations (C, P)."""
 
     labels: Tensor
     inertia: Tensor
@@ -123,100 +139,102 @@ def lloyd(
     device = batch.x.device
     shape = (len(batch.x), len(ks) * restarts)
     final = LloydResult(
-        torch.full((*shape, batch.x.shape[1]), -1, dtype=torch.int32, device=device),
+        torch.full((*shape, batch.x.shape[1]), -1, device=device),
         torch.zeros(shape, device=device),
         torch.zeros(shape, dtype=torch.int64, device=device),
     )
     classes = torch.arange(len(batch.x), device=device)
     active = admissible.repeat_interleave(restarts, 1)
-    labels, distances = _assign_to(batch, starts, ks, restarts)
-    previous_labels, previous_inertia = torch.full_like(labels, -1), torch.full_like(labels[..., 0].float(), torch.inf)
+    labels, distances = _assign(batch, starts, ks, restarts)
+    previous_labels = torch.full_like(labels, -1)
+    previous_inertia = torch.full(labels.shape[:2], torch.inf, device=device)
     for iteration in range(max_iter + 1):
-        labels, distances = _fill_empty(labels, distances, ks, restarts, active)
+        labels, distances, columns, counts = _fill_empty(batch, labels, distances, ks, restarts, active)
         inertia = distances.sum(2)
         still = (labels != previous_labels).any(2) & (previous_inertia - inertia > tol * previous_inertia)
         still |= torch.isinf(previous_inertia)
         # a frozen problem keeps what it had
-        labels = torch.where(active[..., None], labels, previous_labels)
+        frozen = ~active[..., None]
+        labels = torch.where(frozen, previous_labels, labels)
         inertia = torch.where(active, inertia, previous_inertia)
         final.iterations[classes] += active & still
         active = active & still
         busy = active.any(1)
-        if iteration == max_iter or not busy.any():
+        moving = int(busy.sum())
+        if iteration == max_iter or not moving:
             break
-        if busy.sum() <= len(busy) // 2:
+        if moving <= COMPACT * len(busy):
             final.labels[classes], final.inertia[classes] = labels, inertia
             batch, classes, active = batch.take(busy), classes[busy], active[busy]
-            labels, inertia = labels[busy], inertia[busy]
+            labels, inertia, columns, counts = labels[busy], inertia[busy], columns[busy], counts[busy]
         previous_labels, previous_inertia = labels, inertia
-        labels, distances = _assign_to_means(batch, labels, ks, restarts)
+        labels, distances = _assign_to_means(batch, columns, counts, ks, restarts)
     final.labels[classes], final.inertia[classes] = labels, inertia
     return final
 
 
 def _finish(batch: Batch, labels: Tensor, gaps: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    mask = batch.mask[:, None, rows]
     distances = (gaps + batch.square[:, None, rows]).clamp_(min=0)
+    if not batch.padded:
+        return labels, distances
+    mask = batch.mask[:, None, rows]
     return torch.where(mask, labels, -1), torch.where(mask, distances, 0)
 
 
-def _assign_to(batch: Batch, centroids: Tensor, ks: tuple[int, ...], restarts: int) -> tuple[Tensor, Tensor]:
+def gaps(batch: Batch, centroids: Tensor, rows: slice) -> Tensor:
+    """(C, T, n') of |c|² - 2x·c: the squared distances of some rows, less |x|²."""
+    squared = centroids.square().sum(2, keepdim=True)
+    return torch.baddbmm(squared, centroids, batch.x[:, rows].transpose(1, 2), alpha=-2)
+
+
+def _assign(batch: Batch, centroids: Tensor, ks: tuple[int, ...], restarts: int) -> tuple[Tensor, Tensor]:
     """Labels and squared distances of every row for explicit centroids."""
-    squared = centroids.square().sum(2)
-    parts = []
-    for rows in batch.row_blocks(centroids.shape[1]):
-        products = torch.bmm(centroids, batch.x[:, rows].transpose(1, 2))
-        parts.append(_finish(batch, *nearest(products, squared, ks, restarts), rows))
+    parts = [
+        _finish(batch, *nearest(gaps(batch, centroids, rows), ks, restarts), rows)
+        for rows in batch.row_blocks(centroids.shape[1])
+    ]
     return torch.cat([p[0] for p in parts], 2), torch.cat([p[1] for p in parts], 2)
 
 
-def _assign_to_means(batch: Batch, labels: Tensor, ks: tuple[int, ...], restarts: int) -> tuple[Tensor, Tensor]:
-    """Labels and squared distances of every row for the centroids of the given labels."""
+def _assign_to_means(
+    batch: Batch, columns: Tensor, counts: Tensor, ks: tuple[int, ...], restarts: int
+) -> tuple[Tensor, Tensor]:
+    """Labels and squared distances of every row for the centroids of the clusters that `columns` names."""
     if batch.gram is None:
-        return _assign_to(batch, means(batch, labels, ks, restarts)[0], ks, restarts)
-    members = one_hot(labels, ks, restarts)
+        return _assign(batch, means(batch, columns, counts), ks, restarts)
+    members = one_hot(columns, counts.shape[1])
     products = torch.bmm(members, batch.gram)
     squared = torch.linalg.vecdot(products, members).clamp_(min=0)
-    scale = scales(members.sum(2), squared, batch.spherical)
-    products.mul_(scale[..., None])
-    everything = slice(0, batch.x.shape[1])
-    return _finish(batch, *nearest(products, squared * scale.square(), ks, restarts), everything)
+    scale = scales(counts, squared, batch.spherical)
+    distances = products.mul_(-2 * scale[..., None]).add_((squared * scale.square())[..., None])
+    return _finish(batch, *nearest(distances, ks, restarts), slice(0, batch.x.shape[1]))
 
 
-def means(batch: Batch, labels: Tensor, ks: tuple[int, ...], restarts: int) -> tuple[Tensor, Tensor]:
-    """Centroids (C, T, D), in the batch's coordinates, and sizes (C, T) of the clusters of (C, P, n) labels."""
-    columns = restarts * sum(ks)
-    sums = batch.x.new_zeros(len(batch.x), columns, batch.x.shape[2])
-    counts = batch.x.new_zeros(len(batch.x), columns)
-    for rows in batch.row_blocks(columns):
-        members = one_hot(labels[:, :, rows], ks, restarts)
-        sums.baddbmm_(members, batch.x[:, rows])
-        counts += members.sum(2)
-    scale = scales(counts, sums.square().sum(2), batch.spherical)
-    return sums * scale[..., None], counts.long()
-
-
-def sizes_of(labels: Tensor, ks: tuple[int, ...], restarts: int) -> Tensor:
-    """(C, T) int64 cluster sizes of (C, P, n) labels."""
-    offsets = [column.start + r * k for k, _, column in column_blocks(ks, restarts) for r in range(restarts)]
-    columns = labels + torch.tensor(offsets, device=labels.device, dtype=labels.dtype)[:, None]
-    padding = restarts * sum(ks)
-    columns = torch.where(labels < 0, padding, columns).flatten(1).long()
-    counts = columns.new_zeros(len(labels), padding + 1)
-    return counts.scatter_add_(1, columns, torch.ones_like(columns))[:, :-1]
+def means(batch: Batch, columns: Tensor, counts: Tensor) -> Tensor:
+    """Centroids (C, T, D), in the batch's coordinates, of the clusters of (C, P, n) columns with (C, T) sizes."""
+    total = counts.shape[1]
+    sums = batch.x.new_zeros(len(batch.x), total, batch.x.shape[2])
+    for rows in batch.row_blocks(total):
+        sums.baddbmm_(one_hot(columns[:, :, rows], total), batch.x[:, rows])
+    return sums.mul_(scales(counts, sums.square().sum(2), batch.spherical)[..., None])
 
 
 def _fill_empty(
-    labels: Tensor, distances: Tensor, ks: tuple[int, ...], restarts: int, active: Tensor
-) -> tuple[Tensor, Tensor]:
-    empty = sizes_of(labels, ks, restarts) == 0
+    batch: Batch, labels: Tensor, distances: Tensor, ks: tuple[int, ...], restarts: int, active: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Labels and distances without empty clusters in the active problems, their columns and sizes (C, T)."""
+    total = restarts * sum(ks)
+    columns = columns_of(labels, ks, restarts, padded=batch.padded)
+    counts = sizes_of(columns, total)
+    empty = counts == 0
     if not empty.any():
-        return labels, distances
+        return labels, distances, columns, counts
     labels, distances = labels.clone(), distances.clone()
-    for k, problems, columns in column_blocks(ks, restarts):
-        short = empty[:, columns].view(len(labels), restarts, k).any(2)
+    for k, problems, block in column_blocks(ks, restarts):
+        short = empty[:, block].view(len(labels), restarts, k).any(2)
         classes, restart = (short & active[:, problems]).nonzero(as_tuple=True)
         if len(classes):
             at = (classes, restart + problems.start)
             labels[at], distances[at] = relocate(labels[at], distances[at], k)
-    return labels, distances
+    columns = columns_of(labels, ks, restarts, padded=batch.padded)
+    return labels, distances, columns, sizes_of(columns, total)

@@ -118,7 +118,7 @@ def _result(
     used, labels = np.unique(labels, return_inverse=True)
     labels = labels.astype(np.int64)
     batch = make_batch(rows[None], torch.tensor([len(rows)], device=rows.device), spherical=spherical)
-    measures = measure(batch, torch.from_numpy(labels).to(rows.device).int()[None, None], (len(used),))
+    measures = measure(batch, torch.from_numpy(labels).to(rows.device)[None, None], (len(used),))
     return Clustering(
         labels=labels,
         centroids=measures.centroids[0].cpu().numpy(),

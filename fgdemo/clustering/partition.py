@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from fgdemo.clustering.batch import Batch, rows_at
-from fgdemo.clustering.lloyd import column_blocks, lloyd, means, nearest
+from fgdemo.clustering.lloyd import column_blocks, columns_of, gaps, lloyd, means, nearest, sizes_of
 from fgdemo.clustering.seeding import seed_centroids, seed_rows
 
 RESTARTS = 3
 MAX_ITER = 100
 TOL = 1e-6
 """Defaults of every engine: seedings, Lloyd iterations, relative fall of the inertia that counts as none."""
+
+CANCELLING = 1e-3
+"""Share of the class's variance below which |x|² - 2x·c + |c|² has lost three of its seven digits."""
 
 
 def partition(
@@ -38,11 +41,12 @@ def partition(
             from a seeding. With it there is one start only.
 
     Returns:
-        labels (C, len(ks), n) int32, -1 in padded rows and inadmissible pairs, and the most iterations of a kept
+        labels (C, len(ks), n) int64, -1 in padded rows and inadmissible pairs, and the most iterations of a kept
         start.
     """
     restarts = 1 if init is not None else uniform.shape[2]
-    starts = seed_centroids(batch, seed_rows(batch, uniform[:, :, :restarts]), ks)
+    known = init is not None and bool(torch.isfinite(init).all())
+    starts = init if known else seed_centroids(batch, seed_rows(batch, uniform[:, :, :restarts]), ks)
     if init is not None:
         starts = _override(starts, init, batch, ks)
     found = lloyd(batch, starts, ks, restarts, admissible, max_iter=max_iter, tol=tol)
@@ -56,8 +60,8 @@ def partition(
 def _override(starts: Tensor, init: Tensor, batch: Batch, ks: tuple[int, ...]) -> Tensor:
     if batch.spherical:
         init = torch.nn.functional.normalize(init, dim=2)
-    init = (init - batch.mean[:, None]).to(starts.dtype)
-    starts = starts.clone()
+    init = (init - batch.mean[:, None]).float()
+    starts = starts.float().clone()
     for _, _, columns in column_blocks(ks, 1):
         known = torch.isfinite(init[:, columns]).all(2).all(1)
         starts[known, columns] = init[known, columns]
@@ -76,28 +80,48 @@ class Measures:
 
 
 def measure(batch: Batch, labels: Tensor, ks: tuple[int, ...]) -> Measures:
-    """Centroids as means of the labelled rows, inertia by direct differences, simplified silhouette."""
-    centroids, sizes = means(batch, labels, ks, 1)
-    squared = centroids.square().sum(2)
+    """Centroids as means of the labelled rows, their inertia, and the simplified silhouette.
+
+    Distances come from inner products. Where clusters are so tight that these cancel, the class is measured once more
+    by direct differences.
+    """
+    columns = columns_of(labels, ks, 1)
+    sizes = sizes_of(columns, sum(ks))
+    centroids = means(batch, columns, sizes)
+    inertia, silhouette = _spread(batch, labels, ks, centroids, sizes, exact=False)
+    total = batch.square.sum(1, dtype=torch.float64)
+    tight = (inertia <= CANCELLING * total[:, None]).any(1).nonzero()[:, 0]
+    if len(tight):
+        inertia[tight], silhouette[tight] = _spread(
+            batch.take(tight), labels[tight], ks, centroids[tight], sizes[tight], exact=True
+        )
+    return Measures(centroids + batch.mean[:, None], sizes, inertia, silhouette)
+
+
+def _spread(
+    batch: Batch, labels: Tensor, ks: tuple[int, ...], centroids: Tensor, sizes: Tensor, *, exact: bool
+) -> tuple[Tensor, Tensor]:
+    """Inertia and simplified silhouette (C, M) float64; `exact` subtracts rows and own centroids one by one."""
     inertia = torch.zeros(labels.shape[:2], dtype=torch.float64, device=labels.device)
     silhouette = torch.zeros_like(inertia)
-    for rows in batch.row_blocks(max(centroids.shape[1:])):
-        x = batch.x[:, rows]
-        distances = torch.bmm(centroids, x.transpose(1, 2)).mul_(-2)
-        distances.add_(squared[..., None]).add_(batch.square[:, None, rows]).clamp_(min=0)
+    for rows in batch.row_blocks(max(centroids.shape[1:]) if exact else centroids.shape[1]):
+        distances = gaps(batch, centroids, rows).add_(batch.square[:, None, rows]).clamp_(min=0)
         for position, (k, _, columns) in enumerate(column_blocks(ks, 1)):
-            own = labels[:, position, rows].long()
+            own = labels[:, position, rows]
             real = own >= 0
             own = own.clamp(min=0)
-            gap = torch.linalg.vector_norm(x - rows_at(centroids[:, columns], own), dim=2)
+            if exact:
+                gap = torch.linalg.vector_norm(batch.x[:, rows] - rows_at(centroids[:, columns], own), dim=2).square_()
+            else:
+                gap = distances[:, columns].gather(1, own[:, None])[:, 0]
             gap = torch.where(real, gap, 0)
-            inertia[:, position] += gap.double().square().sum(1)
+            inertia[:, position] += gap.sum(1, dtype=torch.float64)
             if k > 1:
                 others = distances[:, columns].scatter(1, own[:, None], torch.inf).amin(1)
                 alone = sizes[:, columns].gather(1, own) < 2
-                silhouette[:, position] += _widths(gap, others.sqrt(), real & ~alone).sum(1, dtype=torch.float64)
-    silhouette /= batch.sizes[:, None].clamp(min=1)
-    return Measures(centroids + batch.mean[:, None], sizes, inertia, silhouette)
+                widths = _widths(gap.sqrt_(), others.sqrt_(), real & ~alone)
+                silhouette[:, position] += widths.sum(1, dtype=torch.float64)
+    return inertia, silhouette / batch.sizes[:, None].clamp(min=1)
 
 
 def _widths(a: Tensor, b: Tensor, counted: Tensor) -> Tensor:
@@ -106,11 +130,7 @@ def _widths(a: Tensor, b: Tensor, counted: Tensor) -> Tensor:
 
 
 def assign(batch: Batch, centroids: Tensor, ks: tuple[int, ...]) -> Tensor:
-    """(C, len(ks), n) int32 nearest centroid for (C, sum(ks), D) centroids in original coordinates; -1 padding."""
+    """(C, len(ks), n) int64 nearest centroid for (C, sum(ks), D) centroids in original coordinates; -1 padding."""
     centred = (centroids - batch.mean[:, None]).float()
-    squared = centred.square().sum(2)
-    parts = [
-        nearest(torch.bmm(centred, batch.x[:, rows].transpose(1, 2)), squared, ks, 1)[0]
-        for rows in batch.row_blocks(centred.shape[1])
-    ]
+    parts = [nearest(gaps(batch, centred, rows), ks, 1)[0] for rows in batch.row_blocks(centred.shape[1])]
     return torch.where(batch.mask[:, None], torch.cat(parts, 2), -1)

@@ -29,7 +29,7 @@ def inertia_ratio(x: Any, labels: Any) -> float:
     rows = as_rows(x)
     clusters = np.unique(as_labels(labels, len(rows)), return_inverse=True)[1]
     batch = make_batch(rows[None], torch.tensor([len(rows)], device=rows.device))
-    ids = torch.from_numpy(clusters).to(rows.device).int()[None, None]
+    ids = torch.from_numpy(clusters).to(rows.device)[None, None]
     total = float(batch.square.sum(dtype=torch.float64))
     return float(measure(batch, ids, (int(clusters.max()) + 1,)).inertia) / total if total > 0 else 0.0
 

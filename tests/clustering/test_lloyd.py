@@ -6,13 +6,13 @@ from sklearn.metrics import adjusted_rand_score
 
 from fgdemo.clustering.batch import class_groups, make_batch, rows_of_classes
 from fgdemo.clustering.criteria import adjusted_rand
-from fgdemo.clustering.lloyd import relocate, sizes_of
+from fgdemo.clustering.lloyd import columns_of, one_hot, relocate, sizes_of
 from fgdemo.clustering.seeding import draws, seed_rows
 
 
 def test_relocate_takes_the_farthest_of_the_worst_cluster_that_can_spare_one():
     # cluster 0 has inertia 6, cluster 1 has 9 in a single row, cluster 2 is empty
-    labels = torch.tensor([[0, 0, 0, 1]], dtype=torch.int32)
+    labels = torch.tensor([[0, 0, 0, 1]])
     distances = torch.tensor([[1.0, 3, 2, 9]])
     labels, distances = relocate(labels, distances, 3)
     assert labels.tolist() == [[0, 2, 0, 1]]
@@ -20,7 +20,7 @@ def test_relocate_takes_the_farthest_of_the_worst_cluster_that_can_spare_one():
 
 
 def test_relocate_fills_several_and_leaves_padding_and_full_problems_alone():
-    labels = torch.tensor([[0, 0, 0, -1], [0, 1, 2, 2]], dtype=torch.int32)
+    labels = torch.tensor([[0, 0, 0, -1], [0, 1, 2, 2]])
     distances = torch.tensor([[0.0, 0, 0, 0], [0, 0, 1, 1]])
     filled, _ = relocate(labels, distances, 3)
     assert sorted(filled[0, :3].tolist()) == [0, 1, 2]
@@ -30,8 +30,13 @@ def test_relocate_fills_several_and_leaves_padding_and_full_problems_alone():
 
 def test_sizes_of_columns_by_k_restart_cluster():
     # ks (1, 2), two restarts: problems K1r0, K1r1, K2r0, K2r1
-    labels = torch.tensor([[[0, 0, -1], [0, 0, -1], [1, 0, -1], [1, 1, -1]]], dtype=torch.int32)
-    assert sizes_of(labels, (1, 2), 2).tolist() == [[2, 2, 1, 1, 0, 2]]
+    labels = torch.tensor([[[0, 0, -1], [0, 0, -1], [1, 0, -1], [1, 1, -1]]])
+    columns = columns_of(labels, (1, 2), 2)
+    assert columns.tolist() == [[[0, 0, 6], [1, 1, 6], [3, 2, 6], [5, 5, 6]]]
+    assert sizes_of(columns, 6).tolist() == [[2, 2, 1, 1, 0, 2]]
+    members = one_hot(columns, 6)
+    assert members.sum(2).tolist() == [[2, 2, 1, 1, 0, 2]]
+    assert members[0, 2].tolist() == [0, 1, 0]
 
 
 def test_batch_is_centred_by_class_and_padded_with_zeros():
@@ -44,7 +49,7 @@ def test_batch_is_centred_by_class_and_padded_with_zeros():
 
 def test_groups_cover_each_class_once_with_little_padding():
     sizes = np.random.default_rng(0).integers(0, 500, 300)
-    groups = class_groups(sizes, columns=40, dim=64)
+    groups = class_groups(sizes, columns=40, dim=64, device=torch.device("cpu"))
     assert sorted(np.concatenate(groups).tolist()) == np.flatnonzero(sizes).tolist()
     for group in groups:
         assert sizes[group].min() >= 0.75 * sizes[group].max()
@@ -75,7 +80,7 @@ def test_draws_of_a_problem_do_not_depend_on_later_ones():
 
 def test_adjusted_rand_equals_scikit_learn():
     random = np.random.default_rng(0)
-    first = np.stack([random.integers(0, k, (5, 30)) for k in (1, 2, 4)], 1).astype(np.int32)
+    first = np.stack([random.integers(0, k, (5, 30)) for k in (1, 2, 4)], 1)
     second = np.where(random.random(first.shape) < 0.6, first, first[:, :, ::-1])
     ours = adjusted_rand(torch.from_numpy(first), torch.from_numpy(second), (1, 2, 4)).numpy()
     for c in range(5):
