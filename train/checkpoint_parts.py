@@ -16,6 +16,7 @@ from fgdemo.models import Network
 from fgdemo.recluster import recluster
 from train.inference import Outputs, run_split
 
+Rule = Literal["silhouette", "bic", "stability", "cosine-index", "cosine-index-as-published"]
 FIGURES = ("top1", "top5", "macro", "nll", "ece")
 
 
@@ -35,7 +36,7 @@ class CheckpointOptions:
     """gallery pictures of each class, a seeded choice; 0: all training pictures"""
     thumbnails: int = 64
     """longer side of the thumbnails in pixels; 0: none. Data sets that may not be passed on get none"""
-    choose_k: Literal["silhouette", "bic", "stability"] = "silhouette"
+    choose_k: Rule = "silhouette"
     """how the number of subclasses of a class is chosen"""
     max_k: int = 12
     """most subclasses of one class"""

@@ -1,4 +1,4 @@
-"""The number of clusters of one set of rows. What the criteria mean, and how they are read, is in criteria.py."""
+"""The number of clusters of one set of rows. What the criteria mean, and how they are read, is in criteria/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from fgdemo.clustering.batch import make_batch
 from fgdemo.clustering.checks import as_count, as_labels, as_rows
 from fgdemo.clustering.classwise import MAX_K, MIN_SIZE, classwise_kmeans
-from fgdemo.clustering.criteria import bic, bootstrap_ari
+from fgdemo.clustering.criteria.bic import bic
+from fgdemo.clustering.criteria.stability import bootstrap_ari
 from fgdemo.clustering.partition import RESTARTS, measure, partition
 from fgdemo.clustering.seeding import draws
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fgdemo.clustering import criteria
 from fgdemo.clustering.batch import Batch, class_groups, gather_batch, make_batch, rows_of_classes
 from fgdemo.clustering.checks import as_choice, as_count, as_labels, as_rows, as_seed
+from fgdemo.clustering.criteria import CRITERIA, Division
 from fgdemo.clustering.kmeans import kmeans, pick_engine
 from fgdemo.clustering.lloyd import column_blocks
 from fgdemo.clustering.partition import MAX_ITER, RESTARTS, TOL, Measures, measure, partition
@@ -26,8 +27,6 @@ MIN_SIZE = 2
 
 MIN_SHARE = 0.02
 """Smallest share of a class that a cluster of an automatically chosen K may hold."""
-
-REFERENCE_SCORES = ("silhouette_reference", "silhouette_deviation")
 
 DISTINCT = 1e-6
 """Rows whose random projections differ by less than this share of the class's radius count as one."""
@@ -65,7 +64,7 @@ def classwise_kmeans(
         engine, seed, restarts, max_iter, tol, spherical: as in `kmeans`.
         init: a warm start, a `ClasswiseClustering` of the same ks or a (C, sum(ks), D) array with NaN where nothing
             is known. Cluster ids then descend from those of the start; `restarts` is ignored.
-        select: "silhouette", "bic", "stability" (see criteria.py), or a K for all classes, which becomes the largest
+        select: a name of `CRITERIA` (see criteria/), or a K for all classes, which becomes the largest
             admissible candidate up to it where a class is too small.
         max_k: largest default candidate.
         min_size: rows needed per cluster, on average, for a K to be admissible.
@@ -82,7 +81,7 @@ def classwise_kmeans(
     min_size = as_count(min_size, "min_size", 1)
     candidates = _candidates(ks, int(sizes.max()), as_count(max_k, "max_k", 1), min_size)
     if isinstance(select, str):
-        as_choice(select, "criterion", criteria.CRITERIA)
+        as_choice(select, "criterion", tuple(CRITERIA))
     else:
         select = as_count(select, "select (the number of clusters)", 1, max(candidates))
     options = {
@@ -124,13 +123,11 @@ def classwise_kmeans(
         table.write(part, found, measures, admissible)
         flat = make_batch(batch.x, batch.sizes) if spherical else batch
         flat_measures = measure(flat, found, part.ks) if spherical else measures
-        table.write_scores(part, admissible, [("silhouette", flat_measures.silhouette)])
-        if select == "silhouette":
-            references = criteria.reference_silhouettes(flat, part.ks, admissible, seed)
-            table.write_scores(part, admissible, zip(REFERENCE_SCORES, references, strict=True))
-        elif select == "stability":
-            ari = criteria.bootstrap_ari(batch, found, part.ks, admissible, seed)
-            table.write_scores(part, admissible, [("stability", ari)])
+        division = Division(batch, flat, found, measures, flat_measures, part.ks, admissible, seed)
+        scores = {"silhouette": flat_measures.silhouette, **CRITERIA["bic"].score(division)}
+        if isinstance(select, str):
+            scores |= CRITERIA[select].score(division)
+        table.write_scores(part, admissible, scores)
     return table.result(
         sizes, select, min_size, min_share, seed=seed, engine=engine, backend=backend, iterations=most_iterations
     )
@@ -218,7 +215,7 @@ class _Table:
         self.sizes = np.zeros((classes, sum(ks)), np.int64)
         self.inertia = np.full((classes, len(ks)), np.nan)
         self.means = np.full((classes, dim), np.nan, np.float32)
-        self.scores: dict[str, np.ndarray] = {"silhouette": np.full((classes, len(ks)), np.nan)}
+        self.scores: defaultdict[str, np.ndarray] = defaultdict(lambda: np.full((classes, len(ks)), np.nan))
         self.column_ks = np.repeat(ks, ks)
 
     def columns(self, group: _Group) -> np.ndarray:
@@ -244,39 +241,26 @@ class _Table:
         at = np.ix_(group.classes, positions.nonzero()[0])
         self.inertia[at] = np.where(good, measures.inertia.cpu().numpy(), np.nan)
 
-    def write_scores(self, group: _Group, admissible: Tensor, scores: Iterable[tuple[str, Tensor]]) -> None:
+    def write_scores(self, group: _Group, admissible: Tensor, scores: Mapping[str, Tensor]) -> None:
         at = np.ix_(group.classes, np.isin(self.ks, group.ks).nonzero()[0])
         good = admissible.cpu().numpy()
-        for name, values in scores:
-            table = self.scores.setdefault(name, np.full(self.inertia.shape, np.nan))
-            table[at] = np.where(good, values.cpu().numpy(), np.nan)
+        for name, values in scores.items():
+            self.scores[name][at] = np.where(good, values.cpu().numpy(), np.nan)
 
     def result(
         self, sizes: np.ndarray, select: str | int, min_size: int, min_share: float, **provenance: Any
     ) -> ClasswiseClustering:
-        dim = self.means.shape[1]
-        self.scores["bic"] = np.stack(
-            [criteria.bic(self.inertia[:, p], self.sizes[:, c], dim) for p, (_, _, c) in self._blocks()], 1
-        )
-        self.scores["bic"][np.isnan(self.inertia)] = np.nan
-        empty = np.full_like(self.inertia, np.nan)
-        if isinstance(select, str):
-            self.scores.setdefault(select, empty)
         smallest = np.stack([self.sizes[:, c].min(1) for _, (_, _, c) in self._blocks()], 1)
         floor = np.maximum(min_size, min_share * sizes)
         eligible = (smallest >= floor[:, None]) | (np.array(self.ks) == 1)
-        scores = {name: np.where(eligible, values, np.nan) for name, values in self.scores.items()}
-        if select == "silhouette":
-            position = criteria.choose_by_silhouette(
-                self.ks, scores["silhouette"], *(scores.get(name, empty) for name in REFERENCE_SCORES)
-            )
-        elif select == "bic":
-            position = criteria.choose_by_bic(scores["bic"])
-        elif select == "stability":
-            position = criteria.choose_by_stability(self.ks, scores["stability"])
+        if isinstance(select, str):
+            scores = defaultdict(lambda: np.full(self.inertia.shape, np.nan))
+            scores |= {name: np.where(eligible, values, np.nan) for name, values in self.scores.items()}
+            position = CRITERIA[select].choose(self.ks, scores)
         else:
             within = np.where(np.isnan(self.inertia), -1, np.arange(len(self.ks)))
             position = np.where(np.array(self.ks) <= select, within, -1).max(1)
+        wanted = {"silhouette", "bic", *([select] if isinstance(select, str) else [])}
         chosen = np.where(position >= 0, np.array(self.ks)[position], 1)
         return ClasswiseClustering(
             ks=self.ks,
@@ -287,7 +271,7 @@ class _Table:
             inertia=self.inertia,
             means=self.means,
             chosen=np.where(sizes > 0, chosen, 0),
-            scores=self.scores,
+            scores={name: self.scores[name] for name in sorted({*self.scores, *wanted})},
             class_ids=self.class_ids,
             **provenance,
         )

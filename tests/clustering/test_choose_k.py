@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
 
 from fgdemo.clustering import choose_k, classwise_kmeans, kmeans
 from fgdemo.clustering.choose_k import bic, simplified_silhouette, stability
-from fgdemo.clustering.criteria import choose_by_bic, choose_by_silhouette, choose_by_stability
+from fgdemo.clustering.criteria import CRITERIA as CRITERIA_BY_NAME
+from fgdemo.clustering.criteria.bic import choose_by_bic
+from fgdemo.clustering.criteria.silhouette import choose_by_silhouette
+from fgdemo.clustering.criteria.stability import choose_by_stability
 from fgdemo.errors import UserError
+from train.checkpoint_parts import Rule
 
 CRITERIA = ("silhouette", "bic", "stability")
 
@@ -120,7 +126,7 @@ def test_rules():
 
 
 def test_unknown_criterion_is_refused(blobs):
-    with pytest.raises(UserError, match="silhouette, bic, stability"):
+    with pytest.raises(UserError, match="silhouette, bic, stability, cosine-index, cosine-index-as-published"):
         choose_k(blobs(20, 3, 1, 0)[0], criterion="elbow")
 
 
@@ -135,3 +141,47 @@ def test_outliers_are_no_cluster_unless_allowed(criterion: str) -> None:
     assert lenient.chosen[0] == 3
     kept = strict.subclass_labels()
     assert np.bincount(kept).min() >= 2
+
+
+def test_cosine_index_by_hand():
+    # centroids (3, 0.5) and (1, 4); the mean of the class is far from the origin, which cosines must not forget
+    x = np.array([[3.0, 0], [3, 1], [0, 4], [2, 4]])
+    found = classwise_kmeans(x, np.zeros(4, int), (1, 2), init=None, select="cosine-index", min_size=1)
+    assert sorted(np.bincount(found.labels[:, 1]).tolist()) == [2, 2]
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+    first, second = np.array([3, 0.5]), np.array([1.0, 4])
+    apart = cosine(first, second)
+    compact = cosine(x[0], first) + cosine(x[1], first) + cosine(x[2], second) + cosine(x[3], second)
+    index = apart / (compact + apart)
+    assert found.scores["cosine-index"][0, 1] == pytest.approx(-index, rel=1e-5)
+    assert np.isnan(found.scores["cosine-index"][0, 0])
+    published = classwise_kmeans(x, np.zeros(4, int), (1, 2), select="cosine-index-as-published", min_size=1)
+    assert published.scores["cosine-index-as-published"][0, 1] == pytest.approx(index, rel=1e-5)
+    # it knows no K = 1, which is left only where nothing else can be
+    assert found.chosen.tolist() == published.chosen.tolist() == [2]
+    assert choose_k(x[:1], criterion="cosine-index")[0] == 1
+    assert choose_k(x[:1], criterion="cosine-index-as-published")[0] == 1
+
+
+def test_the_published_sign_of_the_cosine_index_is_wrong(blobs):
+    """FGDCC takes the largest index; on separated groups that is not their number, the smallest is.
+
+    Cosines need an origin away from the class: around it, neither sign finds the number.
+    """
+    classes = [blobs(100, 32, k, 11, 10 * k + seed)[0] for k in (3, 4) for seed in range(5)]
+    truth = np.repeat([3, 4], 5)
+    labels = np.repeat(np.arange(10), 100)
+    rows = np.concatenate(classes) + 3
+    corrected = classwise_kmeans(rows, labels, range(2, 6), select="cosine-index").chosen
+    published = classwise_kmeans(rows, labels, range(2, 6), select="cosine-index-as-published").chosen
+    assert (corrected == truth).mean() >= 0.9, corrected
+    assert (published == truth).mean() <= 0.3, published
+    around = classwise_kmeans(np.concatenate(classes), labels, range(2, 6), select="cosine-index").chosen
+    assert (around == truth).mean() <= 0.5, around
+
+
+def test_commands_know_every_criterion():
+    assert get_args(Rule) == tuple(CRITERIA_BY_NAME)

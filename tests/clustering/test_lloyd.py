@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from fgdemo.clustering.batch import class_groups, make_batch, rows_of_classes
-from fgdemo.clustering.criteria import adjusted_rand
+from fgdemo.clustering.criteria.stability import adjusted_rand
 from fgdemo.clustering.lloyd import columns_of, one_hot, relocate, sizes_of
 from fgdemo.clustering.seeding import draws, seed_rows
 

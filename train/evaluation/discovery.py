@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from fgdemo.clustering import classwise_kmeans
 from fgdemo.errors import UserError
+from train.checkpoint_parts import Rule
 from train.evaluation.controls import Features, embeddings, kept_epochs, own_embeddings, raw_features, untrained
 from train.evaluation.divisions import (
     Division,
@@ -43,7 +44,7 @@ class DiscoveryOptions:
     """score the subclasses against the fine labels that training on coarse ones never saw, beside controls"""
     controls: str | None = None
     """comma separated run folders of plain training whose kept epochs (--snapshot-every) are further controls"""
-    choose_k: Literal["silhouette", "bic", "stability"] = "silhouette"
+    choose_k: Rule = "silhouette"
     """how the number of subclasses is chosen where it is not given"""
     max_k: int = 12
     """most subclasses that are considered for a class"""

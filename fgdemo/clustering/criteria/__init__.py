@@ -1,0 +1,17 @@
+"""Criteria by which the number of clusters of a class is chosen, one a file. A new one is a file and a line here."""
+
+from fgdemo.clustering.criteria.bic import BIC
+from fgdemo.clustering.criteria.cosine_index import COSINE_INDEX, COSINE_INDEX_AS_PUBLISHED
+from fgdemo.clustering.criteria.division import Criterion, Division
+from fgdemo.clustering.criteria.silhouette import SILHOUETTE
+from fgdemo.clustering.criteria.stability import STABILITY
+
+CRITERIA: dict[str, Criterion] = {
+    "silhouette": SILHOUETTE,
+    "bic": BIC,
+    "stability": STABILITY,
+    "cosine-index": COSINE_INDEX,
+    "cosine-index-as-published": COSINE_INDEX_AS_PUBLISHED,
+}
+
+__all__ = ["CRITERIA", "Criterion", "Division"]
