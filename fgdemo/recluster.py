@@ -85,7 +85,7 @@ def recluster(
         class_ids: classes to divide; all that have pictures when None.
         method: kmeans, spherical, gmm, agglomerative or hdbscan.
         k: subclasses of each class; chosen from the data when None.
-        criterion: what chooses k for the two k-means methods: silhouette, bic or stability.
+        criterion: what chooses k for the two k-means methods: a name of `fgdemo.clustering.criteria.CRITERIA`.
         max_k: the most subclasses that are considered when k is chosen.
         pca_dim: cluster in the space of this many principal components of the chosen pictures.
 

@@ -16,7 +16,9 @@ from fgdemo.models import Network
 from fgdemo.recluster import recluster
 from train.inference import Outputs, run_split
 
-Rule = Literal["silhouette", "bic", "stability", "cosine-index", "cosine-index-as-published"]
+Rule = Literal[
+    "silhouette", "bic", "stability", "gap", "prediction-strength", "cosine-index", "cosine-index-as-published"
+]
 FIGURES = ("top1", "top5", "macro", "nll", "ece")
 
 

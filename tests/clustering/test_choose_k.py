@@ -4,18 +4,21 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_blobs
 
 from fgdemo.clustering import choose_k, classwise_kmeans, kmeans
 from fgdemo.clustering.choose_k import bic, simplified_silhouette, stability
 from fgdemo.clustering.criteria import CRITERIA as CRITERIA_BY_NAME
 from fgdemo.clustering.criteria.bic import choose_by_bic
+from fgdemo.clustering.criteria.gap import choose_by_gap
+from fgdemo.clustering.criteria.prediction_strength import choose_by_strength, strength
 from fgdemo.clustering.criteria.silhouette import choose_by_silhouette
 from fgdemo.clustering.criteria.stability import choose_by_stability
 from fgdemo.errors import UserError
 from train.checkpoint_parts import Rule
 
-CRITERIA = ("silhouette", "bic", "stability")
+CRITERIA = ("silhouette", "bic", "stability", "gap", "prediction-strength")
 
 
 def test_simplified_silhouette_by_hand():
@@ -123,10 +126,16 @@ def test_rules():
     stable = np.array([[1, 0.99, 0.98], [1, 0.99, 0.9], [1, 0.7, 0.6], [1, nan, nan], [nan, nan, nan]])
     assert choose_by_stability(ks, stable).tolist() == [2, 1, 0, 0, -1]
     assert choose_by_stability((2, 3), stable[2:3, 1:]).tolist() == [0]
+    # gaps that rise by more than the error, by less, that are unknown in between, unknown at all
+    gap = np.array([[0, 0.5, 0.7], [0, 0.5, 0.55], [0.3, nan, 0.9], [nan, nan, nan], [0.5, 0.4, 0.9]])
+    assert choose_by_gap(ks, gap, np.full((5, 3), 0.1)).tolist() == [2, 1, 2, -1, 0]
+    strong = np.array([[1, 0.9, 0.8], [1, 0.9, 0.7], [1, 0.5, 0.9], [1, nan, nan], [nan, nan, nan]])
+    assert choose_by_strength(ks, strong).tolist() == [2, 1, 2, 0, -1]
+    assert choose_by_strength((2, 3), np.array([[0.5, 0.6]])).tolist() == [0]
 
 
 def test_unknown_criterion_is_refused(blobs):
-    with pytest.raises(UserError, match="silhouette, bic, stability, cosine-index, cosine-index-as-published"):
+    with pytest.raises(UserError, match=r"silhouette, bic, .*, gap, .*, cosine-index"):
         choose_k(blobs(20, 3, 1, 0)[0], criterion="elbow")
 
 
@@ -185,3 +194,25 @@ def test_the_published_sign_of_the_cosine_index_is_wrong(blobs):
 
 def test_commands_know_every_criterion():
     assert get_args(Rule) == tuple(CRITERIA_BY_NAME)
+
+
+def test_prediction_strength_by_hand():
+    # cluster 0: rows 0 to 3, of which the other half keeps 3 together; cluster 1: both rows together
+    labels = torch.tensor([[[0, 0, 0, 0, 1, 1, -1]]])
+    predicted = torch.tensor([[[0, 0, 0, 1, 1, 1, -1]]])
+    assert strength(labels, predicted, (2,)).item() == pytest.approx(3 / 6)
+    # a cluster of one row has no pair to lose
+    assert strength(torch.tensor([[[0, 0, 1]]]), torch.tensor([[[0, 0, 0]]]), (2,)).item() == 1
+
+
+def test_gap_by_hand():
+    """The gap is the difference of log W between references of the same seed and the rows."""
+    x = np.random.default_rng(0).standard_normal((40, 6))
+    found = classwise_kmeans(x, np.zeros(40, int), (1, 2), select="gap")
+    spread = classwise_kmeans(x * [1, 1, 1, 1, 1, 3], np.zeros(40, int), (1, 2), select="gap")
+    scaled = classwise_kmeans(7 * x, np.zeros(40, int), (1, 2), select="gap")
+    np.testing.assert_allclose(scaled.scores["gap"], found.scores["gap"], atol=1e-4)
+    assert not np.allclose(spread.scores["gap"], found.scores["gap"], atol=1e-3)
+    # the references of K = 1 have the class's own variance, up to sampling
+    assert abs(found.scores["gap"][0, 0]) < 0.1
+    assert 0 < found.scores["gap_error"][0, 1] < 0.2

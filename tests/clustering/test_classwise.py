@@ -184,7 +184,7 @@ def test_bad_input_is_refused(classes):
     with pytest.raises(UserError, match="ks is empty"):
         classwise_kmeans(x, y, ())
     with pytest.raises(UserError, match="silhouette, bic, stability"):
-        classwise_kmeans(x, y, KS, select="gap")
+        classwise_kmeans(x, y, KS, select="elbow")
     with pytest.raises(UserError, match="from 1 to 5"):
         classwise_kmeans(x, y, KS, select=6)
     with pytest.raises(UserError, match="auto, faiss, torch, sklearn"):

@@ -3,6 +3,8 @@
 from fgdemo.clustering.criteria.bic import BIC
 from fgdemo.clustering.criteria.cosine_index import COSINE_INDEX, COSINE_INDEX_AS_PUBLISHED
 from fgdemo.clustering.criteria.division import Criterion, Division
+from fgdemo.clustering.criteria.gap import GAP
+from fgdemo.clustering.criteria.prediction_strength import PREDICTION_STRENGTH
 from fgdemo.clustering.criteria.silhouette import SILHOUETTE
 from fgdemo.clustering.criteria.stability import STABILITY
 
@@ -10,6 +12,8 @@ CRITERIA: dict[str, Criterion] = {
     "silhouette": SILHOUETTE,
     "bic": BIC,
     "stability": STABILITY,
+    "gap": GAP,
+    "prediction-strength": PREDICTION_STRENGTH,
     "cosine-index": COSINE_INDEX,
     "cosine-index-as-published": COSINE_INDEX_AS_PUBLISHED,
 }
