@@ -8,7 +8,7 @@ Two comparisons for each shape (classes x rows x dimensions):
 - time to quality: each contestant with its own seeding and the fewest of `RESTARTS` with which its inertia, relative
   to scikit-learn's best of ten and averaged over classes and K, stays within 1.005.
 
-Times are the best of interleaved rounds. Memory is what a forked process peaks at above what it started with. The loops
+Times are the best of interleaved rounds. The loops
 call faiss and scikit-learn directly; on large shapes `--loop-classes` runs them on so many of the classes and scales
 their seconds, which is exact for a loop up to noise.
 """
@@ -16,9 +16,7 @@ their seconds, which is exact for a loop up to noise.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-import resource
 import time
 import warnings
 from collections.abc import Callable
@@ -116,25 +114,6 @@ def pool(x: np.ndarray, *, threads: int, starts: Starts | None = None, restarts:
         faiss.omp_set_num_threads(threads)
 
 
-def peak_memory(run: Callable[[], object]) -> float:
-    """MiB above the start, of a forked process that runs this once."""
-
-    def child(pipe: multiprocessing.connection.Connection) -> None:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        run()
-        pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-
-    context = multiprocessing.get_context("fork")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=child, args=(theirs,))
-    process.start()
-    theirs.close()
-    try:
-        return mine.recv()
-    finally:
-        process.join()
-
-
 def best_times(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     seconds = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):
@@ -152,7 +131,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--loop-classes", type=int, default=0, help="0: all")
-    parser.add_argument("--memory", action="store_true", help="peak memory too (every contestant once more)")
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
@@ -165,7 +143,7 @@ def main() -> None:
         "scikit-learn": partial(loop, solve=_by_sklearn),
     }
     print(f"{options.threads} thread(s) of {os.cpu_count()}, load {os.getloadavg()[0]:.1f}, best of {options.rounds}\n")
-    print("| shape | comparison | " + " | ".join(f"{name}, s (inertia, restarts, MiB)" for name in contestants) + " |")
+    print("| shape | comparison | " + " | ".join(f"{name}, s (inertia, restarts)" for name in contestants) + " |")
     print("|---|---|" + "---|" * len(contestants))
     gains: dict[str, list[float]] = {name: [] for name in contestants}
     with threadpool_limits(options.threads):
@@ -220,8 +198,6 @@ def _line(
         facts = [f"{(found[name] / reference).mean():.4f}"]
         if "restarts" in settings[name]:
             facts.append(str(settings[name]["restarts"]))
-        if options.memory:
-            facts.append(f"{peak_memory(runs[name]):.0f}")
         cells.append(f"{seconds[name]:.3f} ({', '.join(facts)})")
     return comparison, cells, seconds
 

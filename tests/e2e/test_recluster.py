@@ -37,6 +37,10 @@ def open_tab(open_page, **options):
     page.locator("#rc-scatter .frame").scroll_into_view_if_needed()
     page.locator("#rc-caption", has_text="of 4 classes").wait_for()
     page.wait_for_selector("#rc-scatter .frame.drawn")
+    # the picker may say its name twice while a page loads, and a second picture replace the first
+    drawn = None
+    while drawn != (drawn := result(page)):
+        page.wait_for_timeout(500)
     return page
 
 
