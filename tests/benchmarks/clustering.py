@@ -8,9 +8,8 @@ Two comparisons for each shape (classes x rows x dimensions):
 - time to quality: each contestant with its own seeding and the fewest of `RESTARTS` with which its inertia, relative
   to scikit-learn's best of ten and averaged over classes and K, stays within 1.005.
 
-Times are the best of interleaved rounds. The loops
-call faiss and scikit-learn directly; on large shapes `--loop-classes` runs them on so many of the classes and scales
-their seconds, which is exact for a loop up to noise.
+Times are the best of interleaved rounds. The loops call faiss and scikit-learn directly; on large shapes
+`--loop-classes` runs them on so many of the classes and scales their seconds, which is exact for a loop up to noise.
 """
 
 from __future__ import annotations
