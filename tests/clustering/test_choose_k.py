@@ -175,6 +175,16 @@ def test_cosine_index_by_hand():
     assert choose_k(x[:1], criterion="cosine-index-as-published")[0] == 1
 
 
+def test_a_row_at_the_origin_has_no_cosine():
+    """Features after a ReLU may be all zero."""
+    x = np.random.default_rng(0).uniform(1, 2, (20, 6)).astype(np.float32)
+    x[7] = 0
+    ks = (2, 3)
+    score = classwise_kmeans(x, np.zeros(20, int), ks, select="cosine-index", min_size=1).scores["cosine-index"]
+    # cosines of all others are above 0.8, and so is the one between centroids that are not the zero row itself
+    assert (np.abs(score) < 1 / 15).all(), score
+
+
 def test_the_published_sign_of_the_cosine_index_is_wrong(blobs):
     """FGDCC takes the largest index; on separated groups that is not their number, the smallest is.
 

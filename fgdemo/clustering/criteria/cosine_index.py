@@ -27,7 +27,9 @@ def cosine_index(division: Division) -> Tensor:
     directions = normalize(division.measures.centroids, dim=2)
     lengths = batch.square + 2 * torch.bmm(batch.x, batch.mean[..., None])[..., 0]
     lengths += batch.mean.square().sum(1, keepdim=True)
-    lengths = lengths.clamp(min=torch.finfo(lengths.dtype).tiny).sqrt()
+    # a row at the origin has no direction, and what cancels to it no digits: its cosines come out as 0
+    floor = 1e-5 * (batch.square + batch.mean.square().sum(1, keepdim=True)) + torch.finfo(lengths.dtype).tiny
+    lengths = torch.maximum(lengths, floor).sqrt()
     compact = torch.zeros(division.labels.shape[:2], dtype=torch.float64, device=batch.x.device)
     offset = torch.bmm(directions, batch.mean[..., None])
     for rows in batch.row_blocks(directions.shape[1]):
