@@ -176,13 +176,20 @@ def test_cosine_index_by_hand():
 
 
 def test_a_row_at_the_origin_has_no_cosine():
-    """Features after a ReLU may be all zero."""
-    x = np.random.default_rng(0).uniform(1, 2, (20, 6)).astype(np.float32)
-    x[7] = 0
-    ks = (2, 3)
-    score = classwise_kmeans(x, np.zeros(20, int), ks, select="cosine-index", min_size=1).scores["cosine-index"]
-    # cosines of all others are above 0.8, and so is the one between centroids that are not the zero row itself
-    assert (np.abs(score) < 1 / 15).all(), score
+    """Features after a ReLU may be all zero; such a row adds nothing to the compactness of its cluster."""
+    x = np.random.default_rng(1).uniform(0, 1, (20, 64)).astype(np.float32)
+    x[10:] += 5
+    first, second = x[:10] / np.linalg.norm(x[:10], axis=1, keepdims=True), x[10:]
+    second = second / np.linalg.norm(second, axis=1, keepdims=True)
+    for row in range(10):
+        rows, units = x.copy(), first.copy()
+        rows[row], units[row] = 0, 0
+        means = [rows[:10].mean(0), rows[10:].mean(0)]
+        one, two = (mean / np.linalg.norm(mean) for mean in means)
+        apart = one @ two
+        expected = -apart / ((units @ one).sum() + (second @ two).sum() + apart)
+        found = classwise_kmeans(rows, np.zeros(20, int), (2,), select="cosine-index", min_size=1)
+        assert found.scores["cosine-index"][0, 0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_published_sign_of_the_cosine_index_is_wrong(blobs):
