@@ -7,10 +7,12 @@ from fgdemo.clustering.matching import match_centroids, match_ids
 from fgdemo.clustering.methods import METHODS, cluster
 from fgdemo.clustering.reduce import PROJECTIONS, Projection, pca, project2d
 from fgdemo.clustering.result import ClasswiseClustering, Clustering
+from fgdemo.clustering.stream import ArrayBlocks, stream_kmeans
 
 __all__ = [
     "METHODS",
     "PROJECTIONS",
+    "ArrayBlocks",
     "ClasswiseClustering",
     "Clustering",
     "Projection",
@@ -22,4 +24,5 @@ __all__ = [
     "match_ids",
     "pca",
     "project2d",
+    "stream_kmeans",
 ]

@@ -30,7 +30,8 @@ def as_rows(x: Any) -> Tensor:
         array = np.asarray(x)
         if array.dtype.kind not in "fiub":
             raise UserError(f"Features must be numbers, not {array.dtype}.")
-        rows = torch.from_numpy(np.ascontiguousarray(array))
+        # a copy where the memory is another's to read only, such as a mapped file
+        rows = torch.from_numpy(np.require(array, requirements=["C", "W"]))
     if rows.ndim != 2 or 0 in rows.shape:
         raise UserError(f"Features must be a non-empty (rows, dimensions) matrix, not of shape {tuple(rows.shape)}.")
     if rows.dtype != torch.float64:

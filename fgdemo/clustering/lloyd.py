@@ -145,7 +145,7 @@ def lloyd(
     )
     classes = torch.arange(len(batch.x), device=device)
     active = admissible.repeat_interleave(restarts, 1)
-    labels, distances = _assign(batch, starts, ks, restarts)
+    labels, distances = assign_rows(batch, starts, ks, restarts)
     previous_labels = torch.full_like(labels, -1)
     previous_inertia = torch.full(labels.shape[:2], torch.inf, device=device)
     for iteration in range(max_iter + 1):
@@ -187,7 +187,7 @@ def gaps(batch: Batch, centroids: Tensor, rows: slice) -> Tensor:
     return torch.baddbmm(squared, centroids, batch.x[:, rows].transpose(1, 2), alpha=-2)
 
 
-def _assign(batch: Batch, centroids: Tensor, ks: tuple[int, ...], restarts: int) -> tuple[Tensor, Tensor]:
+def assign_rows(batch: Batch, centroids: Tensor, ks: tuple[int, ...], restarts: int) -> tuple[Tensor, Tensor]:
     """Labels and squared distances of every row for explicit centroids."""
     parts = [
         _finish(batch, *nearest(gaps(batch, centroids, rows), ks, restarts), rows)
@@ -201,7 +201,7 @@ def _assign_to_means(
 ) -> tuple[Tensor, Tensor]:
     """Labels and squared distances of every row for the centroids of the clusters that `columns` names."""
     if batch.gram is None:
-        return _assign(batch, means(batch, columns, counts), ks, restarts)
+        return assign_rows(batch, means(batch, columns, counts), ks, restarts)
     members = one_hot(columns, counts.shape[1])
     products = torch.bmm(members, batch.gram)
     squared = torch.linalg.vecdot(products, members).clamp_(min=0)
@@ -212,11 +212,16 @@ def _assign_to_means(
 
 def means(batch: Batch, columns: Tensor, counts: Tensor) -> Tensor:
     """Centroids (C, T, D), in the batch's coordinates, of the clusters of (C, P, n) columns with (C, T) sizes."""
-    total = counts.shape[1]
+    sums = sums_of(batch, columns, counts.shape[1])
+    return sums.mul_(scales(counts, sums.square().sum(2), batch.spherical)[..., None])
+
+
+def sums_of(batch: Batch, columns: Tensor, total: int) -> Tensor:
+    """(C, T, D) float32 sums of the rows of each of (C, P, n) columns."""
     sums = batch.x.new_zeros(len(batch.x), total, batch.x.shape[2])
     for rows in batch.row_blocks(total):
         sums.baddbmm_(one_hot(columns[:, :, rows], total), batch.x[:, rows])
-    return sums.mul_(scales(counts, sums.square().sum(2), batch.spherical)[..., None])
+    return sums
 
 
 def _fill_empty(
