@@ -1,12 +1,13 @@
 """Clustering of (N, D) features: k-means of every class under every K, the choice of K, other methods, quality."""
 
 from fgdemo.clustering.choose_k import choose_k
-from fgdemo.clustering.classwise import classwise_kmeans
+from fgdemo.clustering.classwise import classwise_kmeans, recluster_classes
 from fgdemo.clustering.kmeans import kmeans
 from fgdemo.clustering.matching import match_centroids, match_ids
 from fgdemo.clustering.methods import METHODS, cluster
 from fgdemo.clustering.reduce import PROJECTIONS, Projection, pca, project2d
 from fgdemo.clustering.result import ClasswiseClustering, Clustering
+from fgdemo.clustering.steady import SteadyK
 from fgdemo.clustering.stream import ArrayBlocks, stream_kmeans
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ClasswiseClustering",
     "Clustering",
     "Projection",
+    "SteadyK",
     "choose_k",
     "classwise_kmeans",
     "cluster",
@@ -24,5 +26,6 @@ __all__ = [
     "match_ids",
     "pca",
     "project2d",
+    "recluster_classes",
     "stream_kmeans",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from fgdemo.clustering.batch import Batch, class_groups, gather_batch, make_batch, rows_of_classes
 from fgdemo.clustering.checks import as_choice, as_count, as_labels, as_rows, as_seed
 from fgdemo.clustering.criteria import CRITERIA, Division
+from fgdemo.clustering.enlarge import enlarge
 from fgdemo.clustering.kmeans import kmeans, pick_engine
 from fgdemo.clustering.lloyd import column_blocks
 from fgdemo.clustering.partition import MAX_ITER, RESTARTS, TOL, Measures, measure, partition
@@ -50,6 +51,8 @@ def classwise_kmeans(
     max_k: int = MAX_K,
     min_size: int = MIN_SIZE,
     min_share: float = MIN_SHARE,
+    at_least: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ClasswiseClustering:
     """Cluster each class by itself under each K, and choose a K per class.
 
@@ -59,6 +62,7 @@ def classwise_kmeans(
 
     Args:
         x: (N, D) numpy array or tensor on any device.
+            Half precision is read as float32; every sum over rows is in float32 or float64.
         labels: (N,) class ids from 0. Classes without rows are allowed: their K is 0.
         ks: candidates; by default 1 to max_k, as far as the largest class admits.
         engine, seed, restarts, max_iter, tol, spherical: as in `kmeans`.
@@ -70,6 +74,8 @@ def classwise_kmeans(
         min_size: rows needed per cluster, on average, for a K to be admissible.
         min_share: a K whose smallest cluster has less than this share of the class's rows, or fewer than min_size of
             them, is not chosen by a criterion: outliers are no subclass.
+        at_least: rows that every cluster of every K gets (`enlarge`); a K needs K times as many to be admissible.
+        progress: called with (classes done, classes) from time to time; whatever it raises ends the computation.
 
     Raises:
         UserError: bad features, labels, candidates, or names.
@@ -79,7 +85,9 @@ def classwise_kmeans(
     sizes = np.bincount(classes)
     seed = as_seed(seed)
     min_size = as_count(min_size, "min_size", 1)
-    candidates = _candidates(ks, int(sizes.max()), as_count(max_k, "max_k", 1), min_size)
+    at_least = as_count(at_least, "at_least", 1)
+    needed = max(min_size, at_least)
+    candidates = _candidates(ks, int(sizes.max()), as_count(max_k, "max_k", 1), needed)
     if isinstance(select, str):
         as_choice(select, "criterion", tuple(CRITERIA))
     else:
@@ -96,13 +104,15 @@ def classwise_kmeans(
     table = _Table(classes, len(sizes), candidates, rows.shape[1])
     uniform = draws(seed, len(sizes), max(candidates), restarts)
     most_iterations, backend = 0, rows.device.type
+    done, present = 0, int((sizes > 0).sum())
     for group in class_groups(sizes, restarts * sum(candidates), rows.shape[1], rows.device):
         where = rows_of_classes(classes, sizes, group)
         batch = gather_batch(rows, where, spherical=spherical)
-        admissible = _admissible(batch, candidates, min_size, seed)
+        admissible = _admissible(batch, candidates, needed, seed)
         tried = admissible.any(0)
         part = _Group(group, where, tuple(np.array(candidates)[tried.cpu().numpy()].tolist()))
         table.write_means(part, batch)
+        done += len(group)
         if not part.ks:
             continue
         admissible = admissible[:, tried]
@@ -119,6 +129,8 @@ def classwise_kmeans(
         most_iterations = max(most_iterations, iterations)
         # inadmissible pairs have no clusters
         found = torch.where(admissible[..., None], found, -1)
+        if at_least > 1:
+            found = enlarge(batch, found, part.ks, at_least)
         measures = measure(batch, found, part.ks)
         table.write(part, found, measures, admissible)
         flat = make_batch(batch.x, batch.sizes) if spherical else batch
@@ -128,9 +140,58 @@ def classwise_kmeans(
         if isinstance(select, str):
             scores |= CRITERIA[select].score(division)
         table.write_scores(part, admissible, scores)
+        if progress is not None:
+            progress(done, present)
     return table.result(
         sizes, select, min_size, min_share, seed=seed, engine=engine, backend=backend, iterations=most_iterations
     )
+
+
+def recluster_classes(
+    found: ClasswiseClustering, x: Any, classes: Iterable[int], **options: Any
+) -> ClasswiseClustering:
+    """Cluster some classes again from where they stand, on features that have changed; all other classes stay.
+
+    Args:
+        found: the clustering so far.
+        x: (N, D) features of the rows that `found` labels, in their order.
+        classes: ids of the classes.
+        options: as in `classwise_kmeans`, without ks and init. Cluster ids descend from those of before.
+
+    Raises:
+        UserError: a class without rows, or what `classwise_kmeans` refuses.
+    """
+    rows = as_rows(x)
+    as_labels(found.class_ids, len(rows))
+    listed = [as_count(c, "each of classes", 0, len(found.chosen) - 1) for c in classes]
+    wanted = np.unique(np.array(listed, np.int64))
+    empty = wanted[found.chosen[wanted] == 0]
+    if len(empty):
+        raise UserError(f"Class {empty[0]} has no rows to cluster: leave it out.")
+    if not len(wanted):
+        return found
+    mine = np.flatnonzero(np.isin(found.class_ids, wanted))
+    compact = np.searchsorted(wanted, found.class_ids[mine])
+    sizes = np.bincount(compact)
+    ks = [k for k in found.ks if k <= sizes.max()]
+    columns = np.isin(found.columns, ks)
+    anew = classwise_kmeans(
+        rows[torch.from_numpy(mine).to(rows.device)], compact, ks, init=found.centroids[wanted][:, columns], **options
+    )
+    positions = np.isin(found.ks, ks).nonzero()[0]
+    fresh = {
+        name: np.array(getattr(found, name)) for name in ("labels", "centroids", "sizes", "inertia", "means", "chosen")
+    }
+    fresh["labels"][np.ix_(mine, positions)] = anew.labels
+    for name in ("centroids", "sizes"):
+        fresh[name][np.ix_(wanted, columns.nonzero()[0])] = getattr(anew, name)
+    fresh["inertia"][np.ix_(wanted, positions)] = anew.inertia
+    fresh["means"][wanted], fresh["chosen"][wanted] = anew.means, anew.chosen
+    scores = {name: np.array(values) for name, values in found.scores.items()}
+    for name, values in anew.scores.items():
+        table = scores.setdefault(name, np.full(found.inertia.shape, np.nan))
+        table[np.ix_(wanted, positions)] = values
+    return replace(found, **fresh, scores=scores, iterations=anew.iterations)
 
 
 def _candidates(ks: Iterable[int] | None, largest: int, max_k: int, min_size: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -78,6 +78,17 @@ class ClasswiseClustering:
         """Columns of `centroids` and `sizes` that belong to the candidate `k`."""
         start = sum(self.ks[: self.ks.index(k)])
         return slice(start, start + k)
+
+    def with_chosen(self, chosen: np.ndarray) -> ClasswiseClustering:
+        """The same clustering under other (C,) numbers of clusters, such as those of `SteadyK`.
+
+        A class to which the asked K is inadmissible keeps its own.
+        """
+        chosen = np.asarray(chosen, np.int64)
+        good = np.zeros(len(chosen), bool)
+        for position, k in enumerate(self.ks):
+            good |= (chosen == k) & ~np.isnan(self.inertia[:, position])
+        return replace(self, chosen=np.where(good, chosen, self.chosen))
 
     def subclass_labels(self) -> np.ndarray:
         """(N,) int64: each row's cluster inside its class, for the K chosen for the class."""
