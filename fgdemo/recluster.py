@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from fgdemo.checkpoint import SCHEMA_VERSION
 from fgdemo.clustering import METHODS, classwise_kmeans, cluster, match_ids, pca
+from fgdemo.clustering.checks import as_count
 from fgdemo.clustering.quality import SILHOUETTE_ROWS, ami, ari, inertia_ratio, silhouette
 from fgdemo.errors import UserError
 from fgdemo.gallery import TRAIN, Gallery
@@ -75,6 +76,8 @@ def recluster(
     pca_dim: int | None = None,
     seed: int = 0,
     engine: str = "auto",
+    at_least: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Reclustering:
     """Divide the training pictures of some classes anew.
 
@@ -88,9 +91,11 @@ def recluster(
         criterion: what chooses k for the two k-means methods: a name of `fgdemo.clustering.criteria.CRITERIA`.
         max_k: the most subclasses that are considered when k is chosen.
         pca_dim: cluster in the space of this many principal components of the chosen pictures.
+        at_least: training pictures that every subclass gets, for the two k-means methods.
+        progress: called with (classes done, classes) on the way; whatever it raises ends the work.
 
     Raises:
-        UserError: an unknown class or method, or a k that one of the classes cannot have.
+        UserError: an unknown class or method, or a k or least size that one of the classes cannot have.
     """
     if method not in METHODS:
         raise UserError(f"Unknown method '{method}'; choose one of {', '.join(METHODS)}.")
@@ -103,14 +108,19 @@ def recluster(
         )
     rows = gallery.train_rows[np.isin(gallery.class_id[gallery.train_rows], chosen)]
     labels = gallery.class_id[rows].astype(np.int64)
+    at_least = as_count(at_least, "The least number of pictures of a subclass", 1)
+    if at_least > 1 and method not in KMEANS_METHODS:
+        raise UserError(f"A least size goes with the methods {' and '.join(KMEANS_METHODS)}, not with {method}.")
     if k is not None:
-        _check_k(k, labels)
+        _check_k(k, labels, at_least)
     x = np.asarray(gallery.embeddings[rows], dtype=np.float32)
     space = x if pca_dim is None else pca(x, pca_dim, seed)
     if method in KMEANS_METHODS:
-        partition = _by_kmeans(space, labels, method, k, criterion, max_k, seed, engine)
+        partition = _by_kmeans(
+            space, labels, method, k, criterion, max_k, seed=seed, engine=engine, at_least=at_least, progress=progress
+        )
     else:
-        partition = _one_by_one(space, labels, method, k, max_k, seed)
+        partition = _one_by_one(space, labels, method, k, max_k, seed, progress)
     new_gallery = _renew(gallery, rows, labels, partition, seed)
     old, new = gallery.subclass_id[rows], new_gallery.subclass_id[rows]
     before, after, agreement = {}, {}, {}
@@ -124,9 +134,14 @@ def recluster(
     return Reclustering(new_gallery, before, after, agreement, partition.sampled, partition.noise)
 
 
-def _check_k(k: int, labels: np.ndarray) -> None:
+def _check_k(k: int, labels: np.ndarray, at_least: int) -> None:
     ids, sizes = np.unique(labels, return_counts=True)
     smallest = int(sizes.min())
+    if at_least > 1 and k > 1 and isinstance(k, int) and k * at_least > smallest:
+        raise UserError(
+            f"{k} subclasses of at least {at_least} pictures need {k * at_least}, but class {ids[sizes.argmin()]} has "
+            f"{smallest}: choose a smaller number of either."
+        )
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= smallest:
         raise UserError(
             f"K is {k}, but it is a whole number from 1 to {smallest}, the pictures of class {ids[sizes.argmin()]}."
@@ -134,11 +149,11 @@ def _check_k(k: int, labels: np.ndarray) -> None:
 
 
 def _by_kmeans(
-    x: np.ndarray, labels: np.ndarray, method: str, k: int | None, criterion: str, max_k: int, seed: int, engine: str
+    x: np.ndarray, labels: np.ndarray, method: str, k: int | None, criterion: str, max_k: int, **common: Any
 ) -> _Partition:
     """All classes in one call; ids inside it are compacted, since it counts classes from 0."""
     ids, compact = np.unique(labels, return_inverse=True)
-    common = {"spherical": method == "spherical", "seed": seed, "engine": engine}
+    common["spherical"] = method == "spherical"
     if k is None:
         found = classwise_kmeans(x, compact, select=criterion, max_k=max_k, **common)
     else:
@@ -157,11 +172,20 @@ def _by_kmeans(
     return _Partition(found.subclass_labels(), scores, chosen_by, f"{method}/{found.engine}", {}, 0)
 
 
-def _one_by_one(x: np.ndarray, labels: np.ndarray, method: str, k: int | None, max_k: int, seed: int) -> _Partition:
+def _one_by_one(
+    x: np.ndarray,
+    labels: np.ndarray,
+    method: str,
+    k: int | None,
+    max_k: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> _Partition:
     result = np.zeros(len(labels), np.int64)
     sampled: dict[int, int] = {}
     noise, engine = 0, ""
-    for class_id in np.unique(labels).tolist():
+    ids = np.unique(labels).tolist()
+    for done, class_id in enumerate(ids, 1):
         mine = np.flatnonzero(labels == class_id)
         found = cluster(x[mine], method, k=k, max_k=max_k, seed=seed)
         result[mine] = found.labels
@@ -169,6 +193,8 @@ def _one_by_one(x: np.ndarray, labels: np.ndarray, method: str, k: int | None, m
         engine = found.engine
         if found.sampled is not None:
             sampled[class_id] = found.sampled
+        if progress is not None:
+            progress(done, len(ids))
     return _Partition(result, {}, "given" if k is not None else method, f"{method}/{engine}", sampled, noise)
 
 

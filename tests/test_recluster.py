@@ -167,6 +167,9 @@ def test_principal_components_and_seed_matter(gallery: Gallery) -> None:
         ({"pca_dim": 0}, "1 to 24"),
         ({"pca_dim": 999}, "1 to 24"),
         ({"criterion": "nonsense"}, "bic"),
+        ({"at_least": 0}, "1 or more"),
+        ({"at_least": 2, "method": "gmm"}, "kmeans and spherical"),
+        ({"at_least": 10, "k": 3}, "need 30"),
     ],
 )
 def test_refusals(gallery: Gallery, arguments: dict, said: str) -> None:
@@ -187,3 +190,25 @@ def test_equal_pictures_give_fewer_subclasses_than_asked() -> None:
     found = recluster(gallery, k=5).gallery
     assert found.subclasses["classes"][0]["k"] == 3
     assert ari(np.repeat([0, 1, 2], 10), found.subclass_id) == 1
+
+
+def test_every_subclass_has_its_least_size(gallery: Gallery) -> None:
+    found = recluster(gallery, [2], k=9, at_least=12).gallery
+    sizes = [m["size"] for m in found.subclasses["classes"][-1]["subclasses"]]
+    assert len(sizes) == 9
+    assert min(sizes) == 12
+    assert not np.array_equal(found.subclass_id, recluster(gallery, [2], k=9).gallery.subclass_id)
+
+
+@pytest.mark.parametrize("method", ["kmeans", "agglomerative"])
+def test_progress_counts_classes_and_may_end_the_work(gallery: Gallery, method: str) -> None:
+    seen: list[tuple[int, int]] = []
+    recluster(gallery, method=method, k=2, progress=lambda *now: seen.append(now))
+    classes = len(np.unique(gallery.class_id[gallery.train_rows]))
+    assert seen[-1] == (classes, classes)
+
+    def stop(done: int, total: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        recluster(gallery, method=method, k=2, progress=stop)

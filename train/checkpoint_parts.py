@@ -42,6 +42,8 @@ class CheckpointOptions:
     """how the number of subclasses of a class is chosen"""
     max_k: int = 12
     """most subclasses of one class"""
+    min_pictures: int = 1
+    """gallery pictures that every subclass gets"""
     data_root: str | None = None
     """folder that holds the data set"""
     batch_size: int = 64
@@ -105,7 +107,14 @@ def build_gallery(
         subclass_id=np.full(len(index), -1),
         subclasses={},
     )
-    return recluster(gallery, k=k, criterion=options.choose_k, max_k=options.max_k, seed=seed).gallery
+    return recluster(
+        gallery,
+        k=k,
+        criterion=options.choose_k,
+        max_k=options.max_k,
+        at_least=options.min_pictures,
+        seed=seed,
+    ).gallery
 
 
 def metric_rows(by_split: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:

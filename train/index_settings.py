@@ -120,6 +120,7 @@ def check_settings(settings: Settings) -> None:
         "--gallery-per-class": (options.gallery_per_class, 0),
         "--thumbnails": (options.thumbnails, 0),
         "--max-k": (options.max_k, 1),
+        "--min-pictures": (options.min_pictures, 1),
         "--batch-size": (options.batch_size, 1),
         "--workers": (options.workers, 0),
     }

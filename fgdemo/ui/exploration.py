@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -120,8 +120,13 @@ class Explorer:
         pca_dim: int | None,
         seed: int,
         projection: str,
+        at_least: int = 1,
+        progress: Callable[[int, int], None] | None = None,
     ) -> View:
-        """Divide some classes (all when none is named) anew; `view` is the division before."""
+        """Divide some classes (all when none is named) anew; `view` is the division before.
+
+        `progress` is called with (classes done, classes) on the way; whatever it raises ends the work.
+        """
         from fgdemo.recluster import recluster
 
         sizes = class_sizes(view.gallery)
@@ -142,13 +147,23 @@ class Explorer:
             raise UserError(
                 f"{pca_dim} principal components are asked for: choose 1 to {most}, or 0 to cluster in the full space."
             )
-        outcome = recluster(view.gallery, chosen, method=method, k=k, pca_dim=pca_dim, seed=seed)
+        outcome = recluster(
+            view.gallery,
+            chosen,
+            method=method,
+            k=k,
+            pca_dim=pca_dim,
+            seed=seed,
+            at_least=at_least,
+            progress=progress,
+        )
         settings = {
             "classes": [view.class_names[class_id] for class_id in chosen],
             "method": method,
             "k": k,
             "pca": pca_dim,
             "seed": seed,
+            "at_least": at_least,
         }
         names, before = view.class_names, view.styles
         return self._view(view.checkpoint, names, outcome.gallery, chosen, projection, before, settings, outcome)

@@ -16,6 +16,7 @@ from fgdemo.ui.exploration import Explorer, View, class_sizes
 from fgdemo.ui.image_input import Argument, Choice, integer
 from fgdemo.ui.pictures import notice
 from fgdemo.ui.recluster_inputs import Classes, Download, Range, class_ids, one_of
+from fgdemo.ui.running import Running, Stopped
 from fgdemo.ui.scatter import STALE, STATIC, Scatter, pending, read_point, read_result
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, reported
 
@@ -28,6 +29,7 @@ _PROJECTIONS = [(name, key) for key, name in report.PROJECTION_NAMES.items()]
 def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
     """Lay the tab out and connect it."""
     explorer = Explorer(app)
+    running = Running()
 
     def recall(result: str) -> View:
         try:
@@ -65,8 +67,17 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
                     info="0 clusters in the full space",
                     elem_id="rc-pca",
                 )
+                least = gr.Number(
+                    1,
+                    label="Smallest subclass",
+                    info="Pictures that each gets, for k-means",
+                    precision=0,
+                    minimum=1,
+                    elem_id="rc-least",
+                )
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="rc-seed")
             run = gr.Button("Re-cluster", variant="primary", elem_id="rc-run")
+            stop = gr.Button("Stop", variant="stop", visible=False, elem_id="rc-stop")
             undo = gr.Button("Undo", interactive=False, elem_id="rc-undo")
             save = gr.Button("Save as a new version", interactive=False, elem_id="rc-save")
             with gr.Row(elem_classes="rc-buttons"):
@@ -181,8 +192,11 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
         number: Any,
         dims: Any,
         start_seed: Any,
+        smallest: Any,
         plane: str,
         steps: list[str],
+        bar: gr.Progress = gr.Progress(),  # noqa: B008
+        request: gr.Request | None = None,
     ) -> list[Any]:
         name = app.name(name)
         try:
@@ -193,16 +207,27 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
         if before is None or before.checkpoint != name:
             before, steps = explorer.start(name, plane), []
             steps = [app.keep(before)]
-        view = explorer.recluster(
-            before,
-            class_ids(chosen, before.class_names),
-            method=how,
-            k=None if free else integer("K", number, 1, least=1),
-            pca_dim=integer("The number of principal components", dims, 0, least=0) or None,
-            seed=integer("The seed", start_seed, 0, least=0, most=MAX_SEED),
-            projection=plane,
-        )
+        try:
+            with running.work(session(request), lambda done, total: bar((done, total), unit="classes")) as progress:
+                view = explorer.recluster(
+                    before,
+                    class_ids(chosen, before.class_names),
+                    method=how,
+                    k=None if free else integer("K", number, 1, least=1),
+                    pca_dim=integer("The number of principal components", dims, 0, least=0) or None,
+                    seed=integer("The seed", start_seed, 0, least=0, most=MAX_SEED),
+                    at_least=integer("The smallest subclass", smallest, 1, least=1),
+                    projection=plane,
+                    progress=progress,
+                )
+        except Stopped:
+            gr.Info("Stopped. The division of before stays.")
+            return [gr.skip()] * len(shown)
         return display(view, steps)
+
+    def end(request: gr.Request) -> None:
+        if not running.stop(session(request)):
+            gr.Info("Nothing runs that could be stopped; it may be waiting for somebody else's turn to end.")
 
     @reported
     def step_back(plane: str, steps: list[str]) -> list[Any]:
@@ -258,7 +283,11 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
     )
     picker.change(change_checkpoint, [picker, history], [*shown, classes, pca], **quiet)
     scatter.shown(start, [picker, projection, history], shown, trigger_mode="multiple", **drawing)
-    run.click(again, [picker, classes, method, automatic, k, pca, seed, projection, history], shown, **drawing)
+    inputs = [picker, classes, method, automatic, k, pca, seed, least, projection, history]
+    run.click(lambda: _buttons(busy=True), None, [run, stop], queue=False, **quiet)
+    finished = run.click(again, inputs, shown, **drawing)
+    finished.then(lambda: _buttons(busy=False), None, [run, stop], queue=False, **quiet)
+    stop.click(end, None, None, queue=False, **quiet)
     undo.click(step_back, [projection, history], shown, **drawing)
     projection.input(reproject, [projection, history], shown, trigger_mode="always_last", **drawing)
     fetching.arrived(redraw, [picker, history], shown, **quiet)
@@ -267,6 +296,16 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
     as_csv.click(download("csv", report.as_csv), history, file, **quiet)
     as_json.click(download("json", report.as_json), history, file, **quiet)
     _endpoint(app, explorer)
+
+
+def _buttons(*, busy: bool) -> list[Any]:
+    """Re-cluster, or Stop in its place."""
+    return [gr.update(visible=not busy), gr.update(visible=busy)]
+
+
+def session(request: gr.Request | None) -> str:
+    """Whose page asks; empty outside a browser."""
+    return (request.session_hash if request is not None else None) or ""
 
 
 def _endpoint(app: App, explorer: Explorer) -> None:
@@ -279,6 +318,7 @@ def _endpoint(app: App, explorer: Explorer) -> None:
         pca: Any = None,
         seed: Any = None,
         projection: str | None = None,
+        at_least: Any = None,
     ) -> dict[str, Any]:
         """Divide classes of a checkpoint's gallery into subclasses anew; the checkpoint itself stays as it is.
 
@@ -290,6 +330,7 @@ def _endpoint(app: App, explorer: Explorer) -> None:
             pca: cluster in so many principal components; 0 or nothing in the full space.
             seed: 0 when not given.
             projection: pca (when not given), tsne or umap.
+            at_least: pictures that each subclass gets, for the k-means methods; 1 when not given.
 
         Returns:
             settings; for each class the figures before and after, agreement, and subclasses with ids and sizes; for
@@ -304,6 +345,7 @@ def _endpoint(app: App, explorer: Explorer) -> None:
             k=integer("k", k, 0, least=0) or None,
             pca_dim=integer("pca", pca, 0, least=0) or None,
             seed=integer("seed", seed, 0, least=0, most=MAX_SEED),
+            at_least=integer("at_least", at_least, 1, least=1),
             projection=plane,
         )
         return report.summary(view)
@@ -318,6 +360,7 @@ def _endpoint(app: App, explorer: Explorer) -> None:
             Argument("pca"),
             Argument("seed"),
             Choice(visible=False, label="projection"),
+            Argument("at_least"),
         ],
         gr.JSON(visible=False, label="result"),
         api_name="recluster",

@@ -54,6 +54,8 @@ def caption(view: View) -> str:
             facts.append("automatic K" if k is None else f"K = {k}")
         if view.settings["pca"]:
             facts.append(f"in {view.settings['pca']} principal components")
+        if view.settings["at_least"] > 1:
+            facts.append(f"at least {view.settings['at_least']} pictures each")
         facts.append(f"seed {view.settings['seed']}")
     line = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
     notes = "".join(f"<p>{escape(note)}</p>" for note in _notes(view))

@@ -152,6 +152,10 @@ def test_export_takes_the_figures_in_and_keeps_what_is_there(trained: Path, tmp_
         "0",
         "--max-k",
         "3",
+        "--min-pictures",
+        "7",
+        "--choose-k",
+        "gap",
         "--title",
         "Ten digits",
         "--license",
@@ -168,6 +172,7 @@ def test_export_takes_the_figures_in_and_keeps_what_is_there(trained: Path, tmp_
     assert len(gallery) == 200
     assert gallery.thumbnail(0) is None
     assert max(entry["k"] for entry in small.subclasses["classes"]) <= 3
+    assert min(m["size"] for entry in small.subclasses["classes"] for m in entry["subclasses"]) >= 7
     full = load_network(read_checkpoint(trained / "checkpoint"))(torch.ones(1, 3, 32, 32)).logits
     half = load_network(small)(torch.ones(1, 3, 32, 32)).logits
     assert not torch.equal(full, half)

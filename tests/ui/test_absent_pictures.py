@@ -20,7 +20,7 @@ from fgdemo.ui.pictures import notice
 from fgdemo.ui.session import App, data_folder
 
 SCATTER, POINT, ROWS, HISTORY = 0, 2, 4, 7
-OPTIONS = ([], "kmeans", False, 1, 0, 0, "pca")
+OPTIONS = ([], "kmeans", False, 1, 0, 0, 1, "pca")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from fgdemo.ui.session import App
 from train.__main__ import main
 
 SETTINGS = {"method": "kmeans", "k": 2, "pca_dim": None, "seed": 0, "projection": "pca"}
-OPTIONS = ([], "kmeans", False, 2, 0, 0, "pca")
+OPTIONS = ([], "kmeans", False, 2, 0, 0, 1, "pca")
 
 
 @pytest.fixture(scope="module")

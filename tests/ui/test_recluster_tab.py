@@ -13,7 +13,7 @@ from fgdemo.ui.build import build
 from fgdemo.ui.session import App
 
 SCATTER, CAPTION, FIGURES, HISTORY = 0, 1, 3, 7
-OPTIONS = ([], "kmeans", False, 3, 0, 0, "pca")
+OPTIONS = ([], "kmeans", False, 3, 0, 0, 1, "pca")
 
 
 @pytest.fixture(scope="module")
