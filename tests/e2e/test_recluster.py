@@ -348,3 +348,16 @@ def test_the_endpoint_divides_and_leaves_the_checkpoint(client: Client):
 def test_bad_arguments_get_a_sentence(client: Client, arguments: dict, sentence: str):
     with pytest.raises(AppError, match=sentence):
         client.predict(**{"checkpoint": NAME, **arguments}, api_name="/recluster")
+
+
+def test_stop_stands_in_for_the_button_while_it_works(open_page) -> None:
+    page = open_tab(open_page)
+    page.evaluate(
+        """() => { window.seen = [];
+        new MutationObserver(() => window.seen.push(!!document.querySelector('#rc-stop')?.checkVisibility()))
+            .observe(document.body, {subtree: true, childList: true, attributes: true}); }"""
+    )
+    press(page, "#rc-run")
+    page.locator("#rc-run").wait_for()
+    page.locator("#rc-stop").wait_for(state="hidden")
+    assert page.evaluate("window.seen.includes(true)")
