@@ -1,6 +1,7 @@
 """Class-wise k-means side by side: every class under K in 2..5, all contestants in one run.
 
-    python -m tests.benchmarks.clustering [--shapes 102x20x384 ...] [--threads 2] [--rounds 3] [--loop-classes 0]
+    python -m tests.benchmarks.clustering [--shapes 102x20x384 ...] [--spectrum decaying] [--threads 2] [--rounds 3]
+        [--loop-classes 0] [--memory]
 
 Two comparisons for each shape (classes x rows x dimensions):
 
@@ -10,17 +11,25 @@ Two comparisons for each shape (classes x rows x dimensions):
 
 Times are the best of interleaved rounds. The loops call faiss and scikit-learn directly; on large shapes
 `--loop-classes` runs them on so many of the classes and scales their seconds, which is exact for a loop up to noise.
+
+`--spectrum flat` has unit Gaussians, on which small classes converge in two or three iterations; `decaying` gives the
+i-th direction a standard deviation proportional to 1/i, as features of networks have it, and then they take more.
+
+`--memory` measures no time but the most memory (Linux) that one run with one start adds to what holds the data, each
+contestant in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -43,11 +52,17 @@ Classes = list[np.ndarray]
 Starts = dict[tuple[int, int], np.ndarray]
 
 
-def make_classes(classes: int, rows: int, dim: int, seed: int) -> np.ndarray:
-    """(C, n, D): unit Gaussians about 6 apart, four in each class."""
+def make_classes(shape: str, spectrum: str, seed: int) -> np.ndarray:
+    """(C, n, D) float32: four Gaussians in each class, about 6 apart where the spectrum is flat."""
+    classes, rows, dim = map(int, shape.split("x"))
     random = np.random.default_rng(seed)
     centers = random.standard_normal((classes, 4, dim), np.float32) * np.float32(6 / np.sqrt(2 * dim))
-    return centers[:, np.arange(rows) % 4] + random.standard_normal((classes, rows, dim), np.float32)
+    x = random.standard_normal((classes, rows, dim), np.float32)
+    for c in range(classes):
+        x[c] += centers[c, np.arange(rows) % 4]
+    if spectrum == "decaying":
+        x /= np.arange(1, dim + 1, dtype=np.float32)
+    return x
 
 
 def random_starts(x: np.ndarray, seed: int) -> Starts:
@@ -113,6 +128,38 @@ def pool(x: np.ndarray, *, threads: int, starts: Starts | None = None, restarts:
         faiss.omp_set_num_threads(threads)
 
 
+def print_memory(contestants: dict[str, Callable[..., np.ndarray]], options: argparse.Namespace) -> None:
+    """A table of MiB."""
+    print("| shape | data | " + " | ".join(contestants) + " |\n|---|---|" + "---|" * len(contestants))
+    spawn = multiprocessing.get_context("spawn")
+    for shape in options.shapes:
+        cells = []
+        for run in contestants.values():
+            # a process that has freed nothing yet: freed memory would hide what is used again
+            with spawn.Pool(1) as process:
+                cells.append(process.apply(_added_memory, (run, shape, options)))
+        size = np.prod([int(n) for n in shape.split("x")]) * 4 / 2**20
+        print(f"| {shape} | {size:.0f} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |", flush=True)
+
+
+def _added_memory(run: Callable[..., np.ndarray], shape: str, options: argparse.Namespace) -> float:
+    torch.set_num_threads(options.threads)
+    x = make_classes(shape, options.spectrum, options.seed)
+    # libraries load their kernels in a first call
+    run(x[:1, :20], restarts=1)
+    # "5" makes the present size the peak (proc(5))
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    run(x[: options.loop_classes or None] if run is not ours else x, restarts=1)
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(name: str) -> int:
+    """KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{name}:")))
+
+
 def best_times(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     seconds = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):
@@ -126,6 +173,8 @@ def best_times(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=SHAPES)
+    parser.add_argument("--spectrum", choices=["flat", "decaying"], default="flat")
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
@@ -141,6 +190,9 @@ def main() -> None:
         "faiss pool": partial(pool, threads=options.threads),
         "scikit-learn": partial(loop, solve=_by_sklearn),
     }
+    if options.memory:
+        print_memory(contestants, options)
+        return
     print(f"{options.threads} thread(s) of {os.cpu_count()}, load {os.getloadavg()[0]:.1f}, best of {options.rounds}\n")
     print("| shape | comparison | " + " | ".join(f"{name}, s (inertia, restarts)" for name in contestants) + " |")
     print("|---|---|" + "---|" * len(contestants))
@@ -159,8 +211,7 @@ def main() -> None:
 def compare(
     shape: str, contestants: dict[str, Callable[..., np.ndarray]], options: argparse.Namespace
 ) -> list[tuple[str, list[str], dict[str, float]]]:
-    classes, rows, dim = map(int, shape.split("x"))
-    x = make_classes(classes, rows, dim, options.seed)
+    x = make_classes(shape, options.spectrum, options.seed)
     part = x[: options.loop_classes or None]
     starts = random_starts(x, options.seed)
     data = {name: x if name == "ours" else part for name in contestants}
