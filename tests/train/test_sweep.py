@@ -80,7 +80,7 @@ def test_killed_at_once_and_stopped_in_time(
     assert sweep(file, "--minutes", "0.02") == 0
     out = capsys.readouterr().out
     assert "its state is saved" in out
-    assert "long | 0 (missing: 0)" in out
+    assert "Not run yet: long." in out
 
     assert sweep(file) == 0
     assert "resumed from" in run.with_suffix(".log").read_text()
@@ -117,7 +117,7 @@ def test_rows_run_once_fail_alone_and_start_from_others(
     assert sweep(file, "--only", "arm") == 2
     assert "--only trunk --again" in capsys.readouterr().err
     assert sweep(file, "--only", "trunk") == 0
-    assert "arm | 0 (missing: 0)" in capsys.readouterr().out
+    assert "Not run yet: bad, arm." in capsys.readouterr().out
     (trunk,) = read_ledger(ledger)
     assert (trunk.row, trunk.seed, trunk.status, trunk.options) == ("trunk", 0, "done", OPTIONS)
     assert trunk.outcome("val/top1").mean() == pytest.approx(trunk.figures["val/top1"], abs=1e-6)
@@ -128,7 +128,7 @@ def test_rows_run_once_fail_alone_and_start_from_others(
     assert sweep(file) == 2
     said = capsys.readouterr()
     assert "bad with seed 0" in said.err
-    assert "bad | 0 (missing: 0)" in said.out
+    assert "Not run yet: bad." in said.out
     bad, arm = read_ledger(ledger)[1:]
     assert [(e.row, e.status) for e in (bad, arm)] == [("bad", "failed"), ("arm", "done")]
     assert "--lr" in bad.about["reason"]
@@ -140,7 +140,7 @@ def test_rows_run_once_fail_alone_and_start_from_others(
     header, line = (
         next(t for t in said.out.splitlines() if start in t) for start in ("difference in", "| arm | trunk")
     )
-    assert "(1 seeds)" in line
+    assert "(1 seed)" in line
     assert "over seeds and pictures" in header
     assert " to " in line.split("|")[5]
 
@@ -161,7 +161,7 @@ def test_table_alone_and_a_launcher(
 ) -> None:
     file = write()
     assert sweep(file, "--table") == 0
-    assert "slow | 0 (missing: 0, 1)" in capsys.readouterr().out
+    assert "Not run yet: slow, fast." in capsys.readouterr().out
     assert not (tmp_path / "work").exists()
     assert sweep(file, "--only", "slow", "--launcher", "false") == 2
     assert "slow with seed 0" in capsys.readouterr().err
