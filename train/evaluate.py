@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from fgdemo.data import load_training_catalogue
+from fgdemo.data import Catalogue, load_training_catalogue
 from fgdemo.errors import UserError
 from train.cli import build_parser, normalise_argv, split_namespace
 from train.evaluation import RULERS, Subject, standard
@@ -18,6 +19,7 @@ from train.files import write_text
 from train.launch import make_accelerator
 from train.metrics import confusion_matrix
 from train.options import RunOptions
+from train.saved_run import open_where_trained, saved_data_root
 
 
 @dataclass
@@ -27,7 +29,7 @@ class EvaluateOptions:
     split: Literal["train", "val", "test"] = "test"
     """split to measure on; test is read by this command alone"""
     data_root: str | None = None
-    """folder that holds the data set"""
+    """folder that holds the data set; not given: where a run's lay during training"""
     out: str | None = None
     """folder for the results; not given: evaluation/ in the run's folder, or runs/evaluation/NAME of a checkpoint"""
     batch_size: int = 64
@@ -80,13 +82,20 @@ def _open(target: str, options: EvaluateOptions) -> Subject:
         accelerator=accelerator,
         checkpoint=checkpoint,
         network=load_network(checkpoint).to(accelerator.device),
-        catalogue=load_training_catalogue(checkpoint.config["fgdemo"]["training"], options.data_root),
+        catalogue=_open_catalogue(run, checkpoint.config["fgdemo"]["training"], options.data_root),
         batch_size=options.batch_size,
         workers=options.workers,
         strict=options.strict,
     )
     check_classes(checkpoint, subject.images(options.split))
     return subject
+
+
+def _open_catalogue(run: Path | None, training: dict[str, Any], given: str | None) -> Catalogue:
+    if given or run is None:
+        return load_training_catalogue(training, given)
+    saved = saved_data_root(run)
+    return open_where_trained(run, saved, partial(load_training_catalogue, training, saved))
 
 
 def _write(out: Path, subject: Subject, result: dict[str, Any]) -> None:

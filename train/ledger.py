@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from fgdemo.errors import UserError
 from train.evaluation.outcomes import unpack
@@ -78,7 +79,7 @@ def read_ledger(path: Path) -> list[Entry]:
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Add one line, whole or not at all.
+    """Add one line, whole or not at all; several processes may add to one file at the same time.
 
     Raises:
         UserError: the file cannot be written.
@@ -86,8 +87,9 @@ def append(path: Path, entry: Entry) -> None:
     line = json.dumps(asdict(entry), separators=(",", ":"), sort_keys=True) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        write_text(path, before + line)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            before = path.read_text(encoding="utf-8") if path.is_file() else ""
+            write_text(path, before + line)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); choose another --ledger.") from error
 

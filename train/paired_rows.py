@@ -41,7 +41,7 @@ def _difference(sweep: Sweep, ours: Row, control: Row, entries: list[Entry]) -> 
     mean = f"{difference.mean:+.2f}"
     return [
         f"**{mean}**" if difference.excludes_zero else mean,
-        f"{_ends(difference)} ({difference.n} seeds)",
+        f"{_ends(difference)} ({difference.n} {'seed' if difference.n == 1 else 'seeds'})",
         "" if resampled is None else f"{100 * resampled.low:+.2f} to {100 * resampled.high:+.2f}",
     ]
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from fgdemo.data import Catalogue, Preprocessing
 from fgdemo.errors import UserError
@@ -59,7 +63,9 @@ class SavedRun:
         groups = (*GROUPS, method.Options)
         values = build_parser("options", "", groups).parse_string(text)
         data, _, _, optim, run, _ = split_namespace(values, groups)
-        data.data_root = data_root or data.data_root
+        saved, data.data_root = data.data_root, data_root or data.data_root
+        load = partial(open_catalogue, data, run.seed)
+        catalogue = load() if data_root else open_where_trained(folder, saved, load)
         return cls(
             folder=folder,
             method=method.name,
@@ -70,7 +76,7 @@ class SavedRun:
             data=data,
             optim=optim,
             run=run,
-            catalogue=open_catalogue(data, run.seed),
+            catalogue=catalogue,
         )
 
     @property
@@ -112,3 +118,34 @@ class SavedRun:
         network = build_from_config(self.network_config)
         network.load_state_dict(state.tensors.get("ema", state.tensors["model"]))
         return network.eval()
+
+
+def saved_data_root(folder: Path) -> str | None:
+    """Where the data set of the run in `folder` lay during training; None where it needed no folder.
+
+    Raises:
+        UserError: the run's options cannot be read.
+    """
+    path = folder / "options.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: train the run again with --overwrite.") from error
+    return values.get("data_root") if isinstance(values, dict) else None
+
+
+def open_where_trained(folder: Path, saved: str | None, load: Callable[[], Catalogue]) -> Catalogue:
+    """What `load` reads from `saved`, where the data set of the run in `folder` lay during training.
+
+    Raises:
+        UserError: the data set is not there.
+    """
+    try:
+        return load()
+    except UserError as error:
+        if not saved or Path(saved).expanduser().exists():
+            raise
+        raise UserError(
+            f"{folder} was trained on the data set in {saved}, which no longer exists: say where it lies now with "
+            "--data-root."
+        ) from error

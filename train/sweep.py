@@ -1,7 +1,8 @@
 """`python -m train sweep FILE`: train and evaluate every row and seed that the ledger does not hold yet.
 
 Rows run one after the other, seed by seed, each as a process of its own. A sweep may be killed at any moment and
-started again another day: finished rows are skipped, the one that was under way resumes from its last saved state.
+started again another day: finished rows are skipped, the one that was under way resumes from its last saved state. A
+finished row that others start from is trained again where its run is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -26,7 +27,7 @@ from train.cli import build_parser, normalise_argv, split_namespace
 from train.launch import LAUNCHER_MARK
 from train.ledger import RESULTS, Entry, append, flatten, latest, provenance, read_ledger
 from train.state import list_states
-from train.sweep_file import OWN_RUN, Row, Sweep, fill_references, read_sweep
+from train.sweep_file import OWN_RUN, Row, Sweep, fill_references, read_sweep, references
 from train.tables import difference_table, sweep_table
 
 
@@ -107,9 +108,10 @@ class _Runner:
         folder = self._folder(row, seed)
         began = time.monotonic()
         print(f"{row.name}, seed {seed}: -> {folder}", flush=True)
-        reason = None
-        if self.options.again or not (folder / "checkpoint").is_dir():
-            reason = self._train(row, seed, folder)
+        trains = self.options.again or not (folder / "checkpoint").is_dir()
+        reason = self._restore(row, seed, [*(row.options.values() if trains else ()), *row.evaluate.values()])
+        if reason is None and trains:
+            reason = self._train(row, seed, folder, again=self.options.again)
         if reason is None:
             evaluation = self._values(row, row.evaluate, seed)
             started = time.monotonic()
@@ -137,9 +139,31 @@ class _Runner:
         print(f"{row.name}, seed {seed}: {shown}  ({time.monotonic() - began:.0f} s)", flush=True)
         return True
 
-    def _train(self, row: Row, seed: int, folder: Path) -> str | None:
+    def _restore(self, row: Row, seed: int, values: Iterable[Any]) -> str | None:
+        """Train again the rows that `values` refer to whose runs are gone; the reason where one failed.
+
+        Raises:
+            UserError: one has not been run yet.
+        """
+        for name in references(values):
+            other, based = self.sweep.seed_of(name, seed), self.sweep.row(name)
+            folder = self._folder(based, other)
+            if (folder / "checkpoint").is_dir():
+                continue
+            if other not in latest(read_ledger(self.ledger), name, based.setting):
+                raise UserError(
+                    f"Row {row.name} starts from row {name}, which has not been run with seed {other}: run that first, "
+                    f"with --only {name}."
+                )
+            print(f"{name}, seed {other}: in the ledger, but its run is gone: trained again -> {folder}", flush=True)
+            reason = self._restore(based, other, based.options.values()) or self._train(based, other, folder)
+            if reason is not None:
+                return reason if reason == _OUT_OF_TIME else f"{name} with seed {other}, from which it starts: {reason}"
+        return None
+
+    def _train(self, row: Row, seed: int, folder: Path, again: bool = False) -> str | None:
         """From the start, or from the last saved state; the reason where it failed."""
-        if list_states(folder / "state") and not self.options.again:
+        if list_states(folder / "state") and not again:
             words = ["--resume", *_words(self._of_this_machine(row))]
         else:
             words = [*_words(self._values(row, row.options, seed) | {"seed": seed}), "--overwrite"]
@@ -150,15 +174,7 @@ class _Runner:
 
     def _values(self, row: Row, values: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """Options as this machine needs them, with the folders of other rows."""
-        folders = {}
-        for name in row.based_on:
-            other = self.sweep.seed_of(name, seed)
-            folders[name] = self._folder(self.sweep.row(name), other)
-            if not (folders[name] / "checkpoint").is_dir():
-                raise UserError(
-                    f"Row {row.name} starts from row {name}, whose run with seed {other} is not in {self.options.work}:"
-                    f" run that first, with --only {name} --again if the ledger already holds it."
-                )
+        folders = {name: self._folder(self.sweep.row(name), self.sweep.seed_of(name, seed)) for name in row.based_on}
         filled = fill_references(values, {**folders, OWN_RUN: self._folder(row, seed)})
         return filled | self._of_this_machine(row)
 

@@ -93,6 +93,12 @@ def fill_references(values: Mapping[str, Any], rows: Mapping[str, Path | str]) -
     return {name: fill(value) for name, value in values.items()}
 
 
+def references(values: Iterable[Any]) -> list[str]:
+    """Names of the other rows that option values refer to."""
+    texts = [value for value in values if isinstance(value, str)]
+    return sorted({name for text in texts for name in _REFERENCE.findall(text)} - {OWN_RUN})
+
+
 def read_sweep(path: Path) -> Sweep:
     """Read and check a sweep file; paths of recipes in it are relative to it.
 
@@ -138,17 +144,11 @@ def _row(path: Path, name: str, value: Mapping[str, Any], content: Mapping[str, 
     options = {**recipe, **(value.get("options") or {})}
     evaluate = {**(content.get("evaluate") or {}), **(value.get("evaluate") or {})}
     based_on = {}
-    for other in _references([*options.values(), *evaluate.values()]):
+    for other in references([*options.values(), *evaluate.values()]):
         if other not in above:
             raise UserError(f"{path}: row {name} refers to ${{{other}}}, which is no row above it.")
         based_on[other] = above[other].training
     return Row(name, method, options, evaluate, tuple(seeds), based_on)
-
-
-def _references(values: Iterable[Any]) -> list[str]:
-    """Names of the other rows that option values refer to."""
-    texts = [value for value in values if isinstance(value, str)]
-    return sorted({name for text in texts for name in _REFERENCE.findall(text)} - {OWN_RUN})
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,21 +83,24 @@ def make_table(root: Path, what: str, words: Sequence[str]) -> str:
 
 
 def sweep_table(sweep: Sweep, entries: list[Entry]) -> str:
-    """One line a row: mean and standard deviation over seeds, seconds; what is missing."""
+    """One line a row: mean and standard deviation over seeds, seconds, missing seeds; a sentence of rows not run."""
     header = ["row", "seeds", *sweep.figures, "s"]
-    lines = []
+    lines, unrun = [], []
     for row in sweep.rows:
         done = latest(entries, row.name, row.setting)
-        missing = [seed for seed in row.seeds if seed not in done]
-        seeds = str(len(row.seeds) - len(missing))
-        if missing:
-            seeds += f" (missing: {', '.join(map(str, missing))})"
         found = [done[seed] for seed in row.seeds if seed in done]
-        cells = [row.name, seeds, *(_mean_and_deviation(found, figure) for figure in sweep.figures)]
-        seconds = [entry.seconds["train"] for entry in found]
-        cells.append(f"{np.mean(seconds):.0f}" if seconds else "")
-        lines.append(cells)
-    return markdown(header, lines)
+        if not found:
+            unrun.append(row.name)
+            continue
+        missing = [seed for seed in row.seeds if seed not in done]
+        seeds = str(len(found)) + (f" (missing: {', '.join(map(str, missing))})" if missing else "")
+        seconds = f"{np.mean([entry.seconds['train'] for entry in found]):.0f}"
+        lines.append([row.name, seeds, *(_mean_and_deviation(found, figure) for figure in sweep.figures), seconds])
+    table = markdown(header, lines)
+    if unrun:
+        sentence = f"Not run yet: {', '.join(unrun)}."
+        table += "\n" + textwrap.fill(sentence, 120, break_long_words=False, break_on_hyphens=False) + "\n"
+    return table
 
 
 def difference_table(sweep: Sweep, entries: list[Entry]) -> str:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.commands import ROOT, environment
 
 from fgdemo.errors import UserError
 from train.evaluation.outcomes import pack_bits
@@ -24,6 +27,31 @@ def test_entries_come_back_in_order(tmp_path: Path) -> None:
     assert read_ledger(path)[1].outcome("test/top1").tolist() == [1, 0]
     assert read_ledger(path)[1].outcome("test/knn") is None
     assert len(path.read_text().splitlines()) == 2
+
+
+def test_two_processes_append_to_one_ledger_at_once(tmp_path: Path) -> None:
+    path, each = tmp_path / "results.jsonl", 150
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from train.ledger import Entry, append\n"
+        "path, row = Path(sys.argv[1]), sys.argv[2]\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        f"for seed in range({each}):\n"
+        "    append(path, Entry(row, 'abc', seed, 'done', 'classify', {}, {}))\n"
+    )
+    common = {"cwd": ROOT, "env": environment(), "text": True, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    both = [subprocess.Popen([sys.executable, "-c", code, str(path), name], **common) for name in ("a", "b")]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in both:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    entries = read_ledger(path)
+    for name in ("a", "b"):
+        assert [entry.seed for entry in entries if entry.row == name] == list(range(each))
+    assert len(entries) == 2 * each
 
 
 def test_the_newest_finished_trial_of_a_setting_counts() -> None:

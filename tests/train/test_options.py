@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -264,6 +265,35 @@ def test_a_folder_of_pictures(
     assert "16 training and 4 validation" in capsys.readouterr().out
     train(*FOLDER, "--data-root", str(photographs / "nowhere"), name="d", code=2)
     assert str(photographs / "nowhere") in capsys.readouterr().err
+
+
+def test_evaluation_and_export_find_a_run_s_folder_of_pictures(
+    train: Callable[..., Path], photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(*FOLDER, "--data-root", str(photographs), "--val-fraction", "0.3", name="a", export=True)
+    common = ["--device", "cpu", "--workers", "0"]
+    asked = ["evaluate", str(run), "--split", "val", *common]
+    assert main(asked) == 0
+    assert "a on imagefolder val: 12 pictures" in capsys.readouterr().out
+
+    # a folder that is given wins: this one has other classes
+    other = photographs.with_name("other")
+    shutil.copytree(photographs / "dark", other / "cold")
+    shutil.copytree(photographs / "bright", other / "warm")
+    assert main([*asked, "--data-root", str(other)]) == 2
+    assert "'bright' and 'cold'" in capsys.readouterr().err
+
+    moved = photographs.rename(photographs.with_name("moved"))
+    for command in (asked, ["export", str(run), *common]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert f"{run} was trained on the data set in {photographs}, which no longer exists" in said
+        assert "--data-root" in said
+        assert "Traceback" not in said
+    (run / "options.yaml").write_text("[1,")
+    assert main(asked) == 2
+    assert "options.yaml cannot be read" in capsys.readouterr().err
+    assert main([*asked, "--data-root", str(moved)]) == 0
 
 
 def test_a_corrupt_picture(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -80,7 +81,7 @@ def test_killed_at_once_and_stopped_in_time(
     assert sweep(file, "--minutes", "0.02") == 0
     out = capsys.readouterr().out
     assert "its state is saved" in out
-    assert "long | 0 (missing: 0)" in out
+    assert "Not run yet: long." in out
 
     assert sweep(file) == 0
     assert "resumed from" in run.with_suffix(".log").read_text()
@@ -115,44 +116,57 @@ def test_rows_run_once_fail_alone_and_start_from_others(
     ledger = tmp_path / "ledger.jsonl"
     # what a row starts from has to be there
     assert sweep(file, "--only", "arm") == 2
-    assert "--only trunk --again" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "starts from row trunk, which has not been run with seed 0" in said
+    assert "with --only trunk." in said
     assert sweep(file, "--only", "trunk") == 0
-    assert "arm | 0 (missing: 0)" in capsys.readouterr().out
+    assert "Not run yet: bad, arm." in capsys.readouterr().out
     (trunk,) = read_ledger(ledger)
     assert (trunk.row, trunk.seed, trunk.status, trunk.options) == ("trunk", 0, "done", OPTIONS)
     assert trunk.outcome("val/top1").mean() == pytest.approx(trunk.figures["val/top1"], abs=1e-6)
     assert len(trunk.outcome("val/top1")) == 270
     assert str(tmp_path) not in ledger.read_text()
 
-    # the rest: a row that fails does not keep the others from running, one that is done does not run again
+    # the rest: a row that fails does not keep the others from running, one that is done does not run again, but for
+    # its training where its run is gone
+    _, trunk_row, arm_row = read_sweep(file).rows
+    work = tmp_path / "work" / "small"
+    trunk_run, arm_run = (work / f"{row.name}-0-{row.training}" for row in (trunk_row, arm_row))
+    weights = (trunk_run / "checkpoint" / "model.safetensors").read_bytes()
+    shutil.rmtree(trunk_run)
     assert sweep(file) == 2
     said = capsys.readouterr()
+    assert said.out.count("trunk, seed 0: in the ledger, but its run is gone: trained again") == 1
+    assert (trunk_run / "checkpoint" / "model.safetensors").read_bytes() == weights
     assert "bad with seed 0" in said.err
-    assert "bad | 0 (missing: 0)" in said.out
+    assert "Not run yet: bad." in said.out
     bad, arm = read_ledger(ledger)[1:]
     assert [(e.row, e.status) for e in (bad, arm)] == [("bad", "failed"), ("arm", "done")]
     assert "--lr" in bad.about["reason"]
     assert arm.options["encoder_weights"] == "${trunk}/checkpoint"
-    _, trunk_row, arm_row = read_sweep(file).rows
-    work = tmp_path / "work" / "small"
-    saved = yaml.safe_load((work / f"arm-0-{arm_row.training}" / "options.yaml").read_text())
-    assert saved["encoder_weights"] == str(work / f"trunk-0-{trunk_row.training}" / "checkpoint")
+    saved = yaml.safe_load((arm_run / "options.yaml").read_text())
+    assert saved["encoder_weights"] == str(trunk_run / "checkpoint")
     header, line = (
         next(t for t in said.out.splitlines() if start in t) for start in ("difference in", "| arm | trunk")
     )
-    assert "(1 seeds)" in line
+    assert "(1 seed)" in line
     assert "over seeds and pictures" in header
     assert " to " in line.split("|")[5]
 
     # with --again a row that is done is trained once more, which this launcher cannot do
     assert sweep(file, "--only", "trunk", "--again", "--launcher", "false") == 2
     assert read_ledger(ledger)[-1].status == "failed"
-    # another evaluation needs no new training
-    run = work / f"trunk-0-{trunk_row.training}" / "run.json"
-    trained = run.stat().st_mtime_ns
-    file = write(rows={"trunk": rows["trunk"]}, seeds=[0], compare=None, evaluate={**EVALUATE, "knn": 3})
-    assert sweep(file) == 0
-    assert run.stat().st_mtime_ns == trained
+    shutil.rmtree(trunk_run)
+    assert sweep(file, "--only", "arm", "--again", "--launcher", "false") == 2
+    failed = read_ledger(ledger)[-1]
+    assert (failed.row, failed.status) == ("arm", "failed")
+    assert failed.about["reason"].startswith("trunk with seed 0, from which it starts: ")
+    # another evaluation needs no new training, nor what the row starts from
+    trained = (arm_run / "run.json").stat().st_mtime_ns
+    file = write(rows=rows, seeds=[0], compare=None, evaluate={**EVALUATE, "knn": 3})
+    assert sweep(file, "--only", "arm") == 0
+    assert (arm_run / "run.json").stat().st_mtime_ns == trained
+    assert not trunk_run.exists()
     assert "val/knn/top1" in read_ledger(ledger)[-1].figures
 
 
@@ -161,7 +175,7 @@ def test_table_alone_and_a_launcher(
 ) -> None:
     file = write()
     assert sweep(file, "--table") == 0
-    assert "slow | 0 (missing: 0, 1)" in capsys.readouterr().out
+    assert "Not run yet: slow, fast." in capsys.readouterr().out
     assert not (tmp_path / "work").exists()
     assert sweep(file, "--only", "slow", "--launcher", "false") == 2
     assert "slow with seed 0" in capsys.readouterr().err

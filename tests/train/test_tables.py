@@ -58,10 +58,22 @@ def test_what_is_missing_is_said() -> None:
     table = sweep_table(SWEEP, [entry("control", 1, 50)])
     assert cells(table, "control")[1] == "1 (missing: 0, 2)"
     assert cells(table, "control")[2] == "50.00"
-    assert cells(table, "ours")[1:3] == ["0 (missing: 0, 1, 2)", ""]
+    assert table.endswith("|\n\nNot run yet: ours.\n")
+    assert "| ours" not in table
     assert cells(difference_table(SWEEP, [entry("control", 1, 50)]), "ours")[2] == "missing"
     one = difference_table(SWEEP, [entry("control", 1, 50), entry("ours", 1, 60), entry("ours", 0, 99)])
-    assert cells(one, "ours")[2:4] == ["+10.00", "no interval (1 seeds)"]
+    assert cells(one, "ours")[2:4] == ["+10.00", "no interval (1 seed)"]
+
+
+def test_rows_that_were_not_run_are_one_sentence() -> None:
+    names = [f"row-{i:02}" for i in range(30)]
+    many = replace(SWEEP, rows=(row("control"), *map(row, names)))
+    table = sweep_table(many, [entry("control", seed, 50) for seed in range(3)])
+    sentence = table.partition("\n\n")[2]
+    assert " ".join(sentence.split()) == f"Not run yet: {', '.join(names)}."
+    assert max(map(len, sentence.splitlines())) <= 120
+    all_run = sweep_table(SWEEP, [entry(name, 0, 50) for name in ("control", "ours")])
+    assert "Not run yet" not in all_run
 
 
 def test_differences_of_figures_that_are_no_means_use_replicates() -> None:

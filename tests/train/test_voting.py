@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
-from support.commands import TWO, finish, start
+from support.commands import ROOT, TWO, finish, start
 from support.runs import assert_equal_runs
 
 from fgdemo.checkpoint import read_checkpoint
@@ -24,10 +24,12 @@ from fgdemo.losses import batch_hard_triplet
 from fgdemo.models import Network
 from fgdemo.predict import load
 from train.__main__ import main
-from train.methods import DataInfo, Voting
+from train.cli import build_parser, split_namespace
+from train.methods import DataInfo, Voting, voting
 from train.methods.voting import PRESETS, VotingOptions
-from train.options import EncoderOptions, OptimOptions
+from train.options import GROUPS, EncoderOptions, OptimOptions
 from train.state import list_states, load_state
+from train.sweep_file import read_sweep
 from train.tracking import read_rows
 
 # 64 patches in a trunk of three blocks.
@@ -223,12 +225,82 @@ def test_counts_are_those_of_all_processes() -> None:
         ({"key_block": False, "key_token": "trunk"}, "--key-token"),
         ({"selection": "class-token", "merger": True}, "--merger works on selected patches"),
         ({"selection": "class-token", "layer_embedding": True}, "--layer-embedding"),
-        ({"selection": "class-token", "kernel": "learned"}, "--kernel learned"),
+        ({"selection": "class-token", "kernel": "learned"}, "--kernel shapes the scores of patches"),
+        ({"selection": "class-token", "candidates": 20}, "--candidates works on selected patches"),
+        ({"selection": "random", "dilations": (1,)}, "which --selection random does not use .*--merger.: drop it"),
+        ({"selection": "attention", "votes": 9}, "--votes shapes the scores of patches"),
+        ({"selection": "random", "merger": True, "ties": "attention"}, "--ties is about choosing by votes"),
+        ({"selection": "attention", "quota_rate": 0.5}, "--quota-rate .* which --selection attention does not do"),
+        ({"selection": "random", "quota_warmup": 2.0}, "--quota-warmup"),
     ],
 )
 def test_refused_options(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         Voting(VotingOptions(**options), DATA)
+
+
+@pytest.mark.parametrize(
+    ("common", "refused"),
+    [
+        ({"selection": "random"}, 8),
+        ({"selection": "attention"}, 8),
+        ({"selection": "random", "merger": True}, 2),
+        ({"selection": "attention", "merger": True}, 2),
+        ({"selection": "class-token"}, 12),
+    ],
+)
+def test_controls_refuse_just_what_does_nothing_for_them(
+    common: dict[str, Any], refused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_any_method = {"selection", "merger", "preset", "label_smoothing", "mixup", "cutmix"}
+    values = {name: value for name, value in CHANGES_LOSS.items() if name not in of_any_method}
+    values |= {"kernel": "learned", "layer_embedding": True}
+    # these two start where they change nothing yet
+    grows = {"kernel", "layer_embedding"}
+    idle = set()
+    for option, value in values.items():
+        try:
+            Voting(VotingOptions(**common, **{option: value}), DATA)
+        except UserError:
+            idle.add(option)
+    monkeypatch.setattr(voting, "_check_choices", lambda options: None)
+    plain, names = losses(**common)["total"], {name for name, _ in built(**common)[1].named_parameters()}
+    for option, value in values.items():
+        changed = losses(**common, **{option: value})["total"]
+        more = {name for name, _ in built(**common, **{option: value})[1].named_parameters()} - names
+        acts = bool(more) if option in grows else not torch.equal(changed, plain)
+        assert acts is (option not in idle), option
+    assert len(idle) == refused
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("selection", ["votes", "random", "attention", "class-token"])
+def test_presets_go_with_every_selection(preset: str, selection: str) -> None:
+    Voting(VotingOptions(preset=preset, selection=selection), DATA)
+    # said aloud, what holds anyway is no request
+    said = {"dilations": PRESETS[preset].get("dilations", (1, 2, 4)), "merger": False, "quota_rate": 1e-3}
+    Voting(VotingOptions(preset=preset, selection=selection, **said), DATA)
+
+
+def test_sizes_of_a_preset_that_do_nothing_forbid_no_others() -> None:
+    for preset in PRESETS:
+        for selection in ("random", "attention"):
+            _, network = built(preset=preset, selection=selection, candidates=20, refined=4)
+            assert (network.settings.candidates, network.settings.refined) == (20, 4)
+    small = replace(ENCODER, img_size=16)
+    for selection in ("random", "class-token"):
+        options = {} if selection == "class-token" else {"candidates": 20, "refined": 4}
+        method = Voting(VotingOptions(preset="as-published-base", selection=selection, **options), DATA)
+        assert method.build(small).settings.votes == 4, "of 16 patches"
+
+
+def test_rows_of_the_sweep_are_accepted() -> None:
+    rows = [row for row in read_sweep(ROOT / "train/recipes/sweeps/voting.yaml").rows if row.method == "voting"]
+    assert {row.options.get("selection") for row in rows} == {None, "random", "attention", "class-token"}
+    groups = (*GROUPS, VotingOptions)
+    for row in rows:
+        values = build_parser("test", "", groups).parse_object(row.options)
+        Voting(split_namespace(values, groups)[-1], DATA)
 
 
 def test_triplets_need_several_pictures_of_a_class() -> None:

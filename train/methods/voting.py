@@ -44,6 +44,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+_SETTING_OF = {"vote_weights": "weights"}
+# What an option acts on, where that is less than every network has.
+_ACTS_ON = {
+    **dict.fromkeys(("candidates", "refined", "merger", "layer_embedding", "rates", "quota_floor"), "pool"),
+    **dict.fromkeys(("votes", "vote_weights", "dilations", "combine", "border", "kernel"), "scores"),
+    **dict.fromkeys(("final_votes", "ties", "quota_rate", "quota_warmup"), "order"),
+}
+_SIZES = {"votes", "candidates", "refined", "final_votes"}
+_REASONS = {
+    "pool": "works on selected patches, of which {selection} has none",
+    "scores": "shapes the scores of patches, which {selection} does not use (random and attention do with --merger)",
+    "order": "is about choosing by votes, which {selection} does not do",
+}
+
 
 @dataclass
 class VotingOptions(MixingOptions):
@@ -124,7 +138,9 @@ class Voting(Method):
         margin: float = chosen.pop("margin", 0.2)
         self.margin = None if options.soft_margin else margin
         self.unit = chosen.pop("triplet_space", "unit") == "unit"
-        self.settings = chosen
+        # A preset's size that does nothing here would only forbid others: it follows from the grid instead.
+        idle = _SIZES & set(_idle(options))
+        self.settings = {name: value for name, value in chosen.items() if name not in idle}
         self.mixing = Mixing(options, data.num_classes)
         self._picks: Tensor | None = None
         self._blocks = 0
@@ -200,20 +216,35 @@ def _check_choices(options: VotingOptions) -> None:
         for flag, asked in (("--assist", options.assist), ("--key-token", options.key_token)):
             if asked:
                 raise UserError(f"{flag} is part of the key block, which --key-block false leaves out: drop one.")
+    for option in _idle(options):
+        if _is_asked(options, option):
+            reason = _REASONS[_ACTS_ON[option]].format(selection=f"--selection {options.selection}")
+            raise UserError(f"--{option.replace('_', '-')} {reason}: drop it.")
+
+
+def _idle(options: VotingOptions) -> list[str]:
+    """Options that do nothing under the chosen selection."""
+    # what decides the logits: a pool of selected patches, the scores of patches, an order by votes
+    parts = {"pool", "scores", "order"}
     if options.selection == "class-token":
-        additions = {
-            "--merger": options.merger,
-            "--layer-embedding": options.layer_embedding,
-            "--kernel learned": options.kernel == "learned",
-        }
-        for flag in (flag for flag, asked in additions.items() if asked):
-            raise UserError(f"{flag} works on selected patches, of which --selection class-token has none: drop it.")
+        parts = set()
+    elif options.selection in ("random", "attention"):
+        parts = {"pool", "scores"} if options.merger else {"pool"}
+    return [option for option, part in _ACTS_ON.items() if part not in parts]
+
+
+def _is_asked(options: VotingOptions, option: str) -> bool:
+    """Whether an option has another value than it would have if it were not given."""
+    name = _SETTING_OF.get(option, option)
+    defaults = {field.name: field.default for field in (*fields(VotingOptions), *fields(VotingSettings))}
+    value, default = getattr(options, option), {**defaults, **PRESETS[options.preset]}[name]
+    return value is not None and value != default
 
 
 def _given(options: VotingOptions) -> dict[str, Any]:
     """Options that were set, by the names of VotingSettings and of the losses."""
     names = {field.name: field.name for field in fields(VotingSettings)}
     names |= {name: name for name in ("complement", "triplet", "margin", "triplet_space")}
-    names["weights"] = "vote_weights"
+    names |= {setting: option for option, setting in _SETTING_OF.items()}
     found = {name: getattr(options, option) for name, option in names.items()}
     return {name: value for name, value in found.items() if value is not None}
