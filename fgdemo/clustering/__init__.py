@@ -1,10 +1,11 @@
-"""Clustering of (N, D) features: k-means of every class under every K, the choice of K, other methods, quality."""
+"""Clustering of (N, D) features: k-means and mixtures of every class and K, choice of K, other methods, quality."""
 
 from fgdemo.clustering.choose_k import choose_k
 from fgdemo.clustering.classwise import classwise_kmeans
 from fgdemo.clustering.kmeans import kmeans
 from fgdemo.clustering.matching import match_centroids, match_ids
 from fgdemo.clustering.methods import METHODS, cluster
+from fgdemo.clustering.mixture import ClasswiseMixtures, classwise_mixtures
 from fgdemo.clustering.reduce import PROJECTIONS, Projection, pca, project2d
 from fgdemo.clustering.result import ClasswiseClustering, Clustering
 
@@ -12,10 +13,12 @@ __all__ = [
     "METHODS",
     "PROJECTIONS",
     "ClasswiseClustering",
+    "ClasswiseMixtures",
     "Clustering",
     "Projection",
     "choose_k",
     "classwise_kmeans",
+    "classwise_mixtures",
     "cluster",
     "kmeans",
     "match_centroids",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fgdemo.clustering.batch import Batch, class_groups, gather_batch, make_batch, rows_of_classes
+from fgdemo.clustering.candidates import MAX_K, MIN_SIZE, admissible_ks, as_candidates, chosen_ks, largest_up_to
 from fgdemo.clustering.checks import as_choice, as_count, as_labels, as_rows, as_seed
 from fgdemo.clustering.criteria import CRITERIA, Division
 from fgdemo.clustering.kmeans import kmeans, pick_engine
@@ -21,17 +22,8 @@ from fgdemo.clustering.result import ClasswiseClustering
 from fgdemo.clustering.seeding import draws
 from fgdemo.errors import UserError
 
-MAX_K = 12
-MIN_SIZE = 2
-"""Defaults: candidates are 1 to MAX_K; K needs MIN_SIZE rows a cluster on average."""
-
 MIN_SHARE = 0.02
 """Smallest share of a class that a cluster of an automatically chosen K may hold."""
-
-DISTINCT = 1e-6
-"""Rows whose random projections differ by less than this share of the class's radius count as one."""
-APART = 1e-3
-"""The same share, where single precision is enough to tell."""
 
 
 def classwise_kmeans(
@@ -79,7 +71,7 @@ def classwise_kmeans(
     sizes = np.bincount(classes)
     seed = as_seed(seed)
     min_size = as_count(min_size, "min_size", 1)
-    candidates = _candidates(ks, int(sizes.max()), as_count(max_k, "max_k", 1), min_size)
+    candidates = as_candidates(ks, int(sizes.max()), as_count(max_k, "max_k", 1), min_size)
     if isinstance(select, str):
         as_choice(select, "criterion", tuple(CRITERIA))
     else:
@@ -99,7 +91,7 @@ def classwise_kmeans(
     for group in class_groups(sizes, restarts * sum(candidates), rows.shape[1], rows.device):
         where = rows_of_classes(classes, sizes, group)
         batch = gather_batch(rows, where, spherical=spherical)
-        admissible = _admissible(batch, candidates, min_size, seed)
+        admissible = admissible_ks(batch, candidates, min_size, seed)
         tried = admissible.any(0)
         part = _Group(group, where, tuple(np.array(candidates)[tried.cpu().numpy()].tolist()))
         table.write_means(part, batch)
@@ -133,15 +125,6 @@ def classwise_kmeans(
     )
 
 
-def _candidates(ks: Iterable[int] | None, largest: int, max_k: int, min_size: int) -> tuple[int, ...]:
-    if ks is None:
-        return tuple(range(1, max(1, min(max_k, largest // min_size)) + 1))
-    listed = [as_count(k, "each of ks", 1, largest) for k in ks]
-    if not listed:
-        raise UserError("ks is empty: give at least one number of clusters.")
-    return tuple(sorted(set(listed)))
-
-
 def _start(init: Any, shape: tuple[int, int, int], candidates: tuple[int, ...], device: torch.device) -> Tensor | None:
     if init is None:
         return None
@@ -153,28 +136,6 @@ def _start(init: Any, shape: tuple[int, int, int], candidates: tuple[int, ...], 
     if start.shape != shape:
         raise UserError(f"init must have shape (classes, sum(ks), D) = {shape}, not {tuple(start.shape)}.")
     return start
-
-
-def _admissible(batch: Batch, ks: tuple[int, ...], min_size: int, seed: int) -> Tensor:
-    """(C, M) bool: enough rows, and enough distinct ones."""
-    direction = torch.from_numpy(np.random.default_rng([seed, 3]).standard_normal(batch.x.shape[2])).to(batch.x.device)
-    # single precision tells rows apart that are not almost equal; only what is left needs twice the memory
-    distinct = _distinct(batch, batch.x @ direction.float(), APART)
-    close = (distinct < max(ks)).nonzero()[:, 0]
-    if len(close):
-        few = batch.take(close)
-        distinct[close] = _distinct(few, few.x.double() @ direction, DISTINCT)
-    wanted = torch.tensor(ks, device=batch.x.device)
-    large_enough = (batch.sizes[:, None] >= wanted * min_size) | (wanted == 1)
-    return (distinct[:, None] >= wanted) & large_enough
-
-
-def _distinct(batch: Batch, shadow: Tensor, tolerance: float) -> Tensor:
-    """(C,) rows of each class whose (C, n) shadows differ by more than this share of the class's radius."""
-    shadow = torch.where(batch.mask, shadow, torch.inf).sort(1).values
-    radius = (batch.square.sum(1, dtype=torch.float64) / batch.sizes).sqrt()
-    gaps = shadow.diff(dim=1)
-    return 1 + ((gaps > tolerance * radius[:, None]) & torch.isfinite(gaps)).sum(1)
 
 
 @dataclass(frozen=True)
@@ -258,10 +219,8 @@ class _Table:
             scores |= {name: np.where(eligible, values, np.nan) for name, values in self.scores.items()}
             position = CRITERIA[select].choose(self.ks, scores)
         else:
-            within = np.where(np.isnan(self.inertia), -1, np.arange(len(self.ks)))
-            position = np.where(np.array(self.ks) <= select, within, -1).max(1)
+            position = largest_up_to(select, self.ks, np.isfinite(self.inertia))
         wanted = {"silhouette", "bic", *([select] if isinstance(select, str) else [])}
-        chosen = np.where(position >= 0, np.array(self.ks)[position], 1)
         return ClasswiseClustering(
             ks=self.ks,
             labels=self.labels,
@@ -270,7 +229,7 @@ class _Table:
             sizes=self.sizes,
             inertia=self.inertia,
             means=self.means,
-            chosen=np.where(sizes > 0, chosen, 0),
+            chosen=chosen_ks(position, self.ks, sizes),
             scores={name: self.scores[name] for name in sorted({*self.scores, *wanted})},
             class_ids=self.class_ids,
             **provenance,
