@@ -25,7 +25,7 @@ class Batch:
 
     Attributes:
         x: (C, n, D) float32; centred on each class's mean (or of unit norm where spherical), 0 in padded rows.
-        mean: (C, D) float32, what was subtracted; 0 where spherical.
+        mean: (C, D) in the precision of the given rows, what was subtracted; 0 where spherical.
         sizes: (C,) int64 number of rows.
         spherical: rows and centroids live on the unit sphere.
         square: (C, n) squared norms.
@@ -105,7 +105,7 @@ def _overwrite(x: Tensor, sizes: Tensor, spherical: bool) -> Batch:
     square = torch.linalg.vector_norm(rows, dim=2).square_()
     # one product with the (n, n) inner products replaces two with the (n, D) rows in every later iteration
     gram = torch.bmm(rows, rows.transpose(1, 2)) if rows.shape[1] <= rows.shape[2] else None
-    return Batch(rows, mean.float(), sizes, spherical, square, padded, gram)
+    return Batch(rows, mean, sizes, spherical, square, padded, gram)
 
 
 def class_groups(sizes: np.ndarray, columns: int, dim: int, device: torch.device) -> list[np.ndarray]:

@@ -79,6 +79,17 @@ def as_count(value: Any, name: str, low: int, high: int | None = None) -> int:
     return int(value)
 
 
+def as_number(value: Any, name: str, low: float, high: float) -> float:
+    """A number in [low, high].
+
+    Raises:
+        UserError: with the valid range.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not low <= value <= high:
+        raise UserError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}.")
+    return float(value)
+
+
 def as_seed(value: Any) -> int:
     """A seed that numpy, scikit-learn and faiss all accept."""
     return as_count(value, "seed", 0, 2**32 - 1)

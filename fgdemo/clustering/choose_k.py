@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from fgdemo.clustering.batch import make_batch
+from fgdemo.clustering.candidates import MAX_K, MIN_SIZE
 from fgdemo.clustering.checks import as_count, as_labels, as_rows
-from fgdemo.clustering.classwise import MAX_K, MIN_SIZE, classwise_kmeans
+from fgdemo.clustering.classwise import classwise_kmeans
 from fgdemo.clustering.criteria.bic import bic
 from fgdemo.clustering.criteria.stability import bootstrap_ari
 from fgdemo.clustering.partition import RESTARTS, measure, partition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fgdemo.clustering.batch import Batch, class_groups, gather_batch, make_batch, rows_of_classes
+from fgdemo.clustering.candidates import MAX_K, MIN_SIZE, admissible_ks, as_candidates, chosen_ks, largest_up_to
 from fgdemo.clustering.checks import as_choice, as_count, as_labels, as_rows, as_seed
 from fgdemo.clustering.criteria import CRITERIA, Division
 from fgdemo.clustering.enlarge import enlarge
@@ -22,17 +23,8 @@ from fgdemo.clustering.result import ClasswiseClustering
 from fgdemo.clustering.seeding import draws
 from fgdemo.errors import UserError
 
-MAX_K = 12
-MIN_SIZE = 2
-"""Defaults: candidates are 1 to MAX_K; K needs MIN_SIZE rows a cluster on average."""
-
 MIN_SHARE = 0.02
 """Smallest share of a class that a cluster of an automatically chosen K may hold."""
-
-DISTINCT = 1e-6
-"""Rows whose random projections differ by less than this share of the class's radius count as one."""
-APART = 1e-3
-"""The same share, where single precision is enough to tell."""
 
 
 def classwise_kmeans(
@@ -87,7 +79,7 @@ def classwise_kmeans(
     min_size = as_count(min_size, "min_size", 1)
     at_least = as_count(at_least, "at_least", 1)
     needed = max(min_size, at_least)
-    candidates = _candidates(ks, int(sizes.max()), as_count(max_k, "max_k", 1), needed)
+    candidates = as_candidates(ks, int(sizes.max()), as_count(max_k, "max_k", 1), needed)
     if isinstance(select, str):
         as_choice(select, "criterion", tuple(CRITERIA))
     else:
@@ -108,7 +100,7 @@ def classwise_kmeans(
     for group in class_groups(sizes, restarts * sum(candidates), rows.shape[1], rows.device):
         where = rows_of_classes(classes, sizes, group)
         batch = gather_batch(rows, where, spherical=spherical)
-        admissible = _admissible(batch, candidates, needed, seed)
+        admissible = admissible_ks(batch, candidates, needed, seed)
         tried = admissible.any(0)
         part = _Group(group, where, tuple(np.array(candidates)[tried.cpu().numpy()].tolist()))
         table.write_means(part, batch)
@@ -147,62 +139,6 @@ def classwise_kmeans(
     )
 
 
-def recluster_classes(
-    found: ClasswiseClustering, x: Any, classes: Iterable[int], **options: Any
-) -> ClasswiseClustering:
-    """Cluster some classes again from where they stand, on features that have changed; all other classes stay.
-
-    Args:
-        found: the clustering so far.
-        x: (N, D) features of the rows that `found` labels, in their order.
-        classes: ids of the classes.
-        options: as in `classwise_kmeans`, without ks and init. Cluster ids descend from those of before.
-
-    Raises:
-        UserError: a class without rows, or what `classwise_kmeans` refuses.
-    """
-    rows = as_rows(x)
-    as_labels(found.class_ids, len(rows))
-    listed = [as_count(c, "each of classes", 0, len(found.chosen) - 1) for c in classes]
-    wanted = np.unique(np.array(listed, np.int64))
-    empty = wanted[found.chosen[wanted] == 0]
-    if len(empty):
-        raise UserError(f"Class {empty[0]} has no rows to cluster: leave it out.")
-    if not len(wanted):
-        return found
-    mine = np.flatnonzero(np.isin(found.class_ids, wanted))
-    compact = np.searchsorted(wanted, found.class_ids[mine])
-    sizes = np.bincount(compact)
-    ks = [k for k in found.ks if k <= sizes.max()]
-    columns = np.isin(found.columns, ks)
-    anew = classwise_kmeans(
-        rows[torch.from_numpy(mine).to(rows.device)], compact, ks, init=found.centroids[wanted][:, columns], **options
-    )
-    positions = np.isin(found.ks, ks).nonzero()[0]
-    fresh = {
-        name: np.array(getattr(found, name)) for name in ("labels", "centroids", "sizes", "inertia", "means", "chosen")
-    }
-    fresh["labels"][np.ix_(mine, positions)] = anew.labels
-    for name in ("centroids", "sizes"):
-        fresh[name][np.ix_(wanted, columns.nonzero()[0])] = getattr(anew, name)
-    fresh["inertia"][np.ix_(wanted, positions)] = anew.inertia
-    fresh["means"][wanted], fresh["chosen"][wanted] = anew.means, anew.chosen
-    scores = {name: np.array(values) for name, values in found.scores.items()}
-    for name, values in anew.scores.items():
-        table = scores.setdefault(name, np.full(found.inertia.shape, np.nan))
-        table[np.ix_(wanted, positions)] = values
-    return replace(found, **fresh, scores=scores, iterations=anew.iterations)
-
-
-def _candidates(ks: Iterable[int] | None, largest: int, max_k: int, min_size: int) -> tuple[int, ...]:
-    if ks is None:
-        return tuple(range(1, max(1, min(max_k, largest // min_size)) + 1))
-    listed = [as_count(k, "each of ks", 1, largest) for k in ks]
-    if not listed:
-        raise UserError("ks is empty: give at least one number of clusters.")
-    return tuple(sorted(set(listed)))
-
-
 def _start(init: Any, shape: tuple[int, int, int], candidates: tuple[int, ...], device: torch.device) -> Tensor | None:
     if init is None:
         return None
@@ -214,28 +150,6 @@ def _start(init: Any, shape: tuple[int, int, int], candidates: tuple[int, ...], 
     if start.shape != shape:
         raise UserError(f"init must have shape (classes, sum(ks), D) = {shape}, not {tuple(start.shape)}.")
     return start
-
-
-def _admissible(batch: Batch, ks: tuple[int, ...], min_size: int, seed: int) -> Tensor:
-    """(C, M) bool: enough rows, and enough distinct ones."""
-    direction = torch.from_numpy(np.random.default_rng([seed, 3]).standard_normal(batch.x.shape[2])).to(batch.x.device)
-    # single precision tells rows apart that are not almost equal; only what is left needs twice the memory
-    distinct = _distinct(batch, batch.x @ direction.float(), APART)
-    close = (distinct < max(ks)).nonzero()[:, 0]
-    if len(close):
-        few = batch.take(close)
-        distinct[close] = _distinct(few, few.x.double() @ direction, DISTINCT)
-    wanted = torch.tensor(ks, device=batch.x.device)
-    large_enough = (batch.sizes[:, None] >= wanted * min_size) | (wanted == 1)
-    return (distinct[:, None] >= wanted) & large_enough
-
-
-def _distinct(batch: Batch, shadow: Tensor, tolerance: float) -> Tensor:
-    """(C,) rows of each class whose (C, n) shadows differ by more than this share of the class's radius."""
-    shadow = torch.where(batch.mask, shadow, torch.inf).sort(1).values
-    radius = (batch.square.sum(1, dtype=torch.float64) / batch.sizes).sqrt()
-    gaps = shadow.diff(dim=1)
-    return 1 + ((gaps > tolerance * radius[:, None]) & torch.isfinite(gaps)).sum(1)
 
 
 @dataclass(frozen=True)
@@ -319,10 +233,8 @@ class _Table:
             scores |= {name: np.where(eligible, values, np.nan) for name, values in self.scores.items()}
             position = CRITERIA[select].choose(self.ks, scores)
         else:
-            within = np.where(np.isnan(self.inertia), -1, np.arange(len(self.ks)))
-            position = np.where(np.array(self.ks) <= select, within, -1).max(1)
+            position = largest_up_to(select, self.ks, np.isfinite(self.inertia))
         wanted = {"silhouette", "bic", *([select] if isinstance(select, str) else [])}
-        chosen = np.where(position >= 0, np.array(self.ks)[position], 1)
         return ClasswiseClustering(
             ks=self.ks,
             labels=self.labels,
@@ -331,7 +243,7 @@ class _Table:
             sizes=self.sizes,
             inertia=self.inertia,
             means=self.means,
-            chosen=np.where(sizes > 0, chosen, 0),
+            chosen=chosen_ks(position, self.ks, sizes),
             scores={name: self.scores[name] for name in sorted({*self.scores, *wanted})},
             class_ids=self.class_ids,
             **provenance,

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from fgdemo.clustering.batch import make_batch
+from fgdemo.clustering.candidates import MAX_K, MIN_SIZE
 from fgdemo.clustering.checks import as_choice, as_count, as_rows, as_seed
 from fgdemo.clustering.choose_k import choose_k, simplified_silhouette
-from fgdemo.clustering.classwise import MAX_K, MIN_SIZE
 from fgdemo.clustering.kmeans import kmeans
+from fgdemo.clustering.mixture import classwise_mixtures
 from fgdemo.clustering.neighbours import nearest_rows, sample_rows
 from fgdemo.clustering.partition import measure
 from fgdemo.clustering.reduce import pca
@@ -23,8 +24,6 @@ METHODS = ("kmeans", "spherical", "gmm", "agglomerative", "hdbscan")
 QUADRATIC_ROWS = 5000
 """Above it the methods quadratic in the rows (agglomerative, HDBSCAN) run on a seeded sample of so many rows, which
 bounds their pairwise distances to 200 MB, and the K of a Gaussian mixture is chosen on one."""
-
-GMM_ITERATIONS = 100
 
 
 def cluster(
@@ -75,13 +74,9 @@ def cluster(
             rows, found.labels, seed, found.engine, found.backend, found.iterations, spherical=method == "spherical"
         )
 
-    data = space.cpu().numpy().astype(np.float64)
     if method == "gmm":
-        k = _gmm_k(data, max_k, seed) if k is None else k
-        if k == 1:
-            return _result(rows, np.zeros(n, np.int64), seed, "sklearn", "cpu", 0)
-        model = _gmm(data, k, seed)
-        return _result(rows, model.predict(data), seed, "sklearn", "cpu", int(model.n_iter_))
+        return _gmm(rows, space, k, max_k, seed)
+    data = space.cpu().numpy().astype(np.float64)
     sample = sample_rows(n, QUADRATIC_ROWS, seed)
     base = data if sample is None else data[sample]
     noise = 0
@@ -138,29 +133,23 @@ def _candidates(n: int, max_k: int) -> range:
     return range(1, max(1, min(max_k, n // MIN_SIZE)) + 1)
 
 
-def _gmm(data: np.ndarray, k: int, seed: int) -> Any:
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    start = kmeans(data, k, seed=seed).centroids
-    # a floor relative to the data's own scale, against collapsing components
-    floor = 1e-3 * float(data.var(0).mean()) + 1e-12
-    model = GaussianMixture(
-        k, covariance_type="diag", reg_covar=floor, max_iter=GMM_ITERATIONS, means_init=start, random_state=seed
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(data)
-
-
-def _gmm_k(data: np.ndarray, max_k: int, seed: int) -> int:
-    sample = sample_rows(len(data), QUADRATIC_ROWS, seed)
-    base = data if sample is None else data[sample]
-    if len(base) < 2 * MIN_SIZE:
-        return 1
-    return min(_candidates(len(base), max_k), key=lambda k: _gmm(base, k, seed).bic(base))
+def _gmm(rows: torch.Tensor, space: torch.Tensor, k: int | None, max_k: int, seed: int) -> Clustering:
+    """The mixture of `space`, as clusters of the rows."""
+    one_class = np.zeros(len(space), np.int64)
+    sample = sample_rows(len(space), QUADRATIC_ROWS, seed) if k is None else None
+    if sample is not None:
+        base = space[torch.from_numpy(sample).to(space.device)]
+        k = int(classwise_mixtures(base, one_class[sample], max_k=max_k, seed=seed).chosen[0])
+    if k is None:
+        found = classwise_mixtures(space, one_class, max_k=max_k, seed=seed)
+    else:
+        found = classwise_mixtures(space, one_class, (k,), seed=seed, min_size=1, select=k)
+        if np.isnan(found.bic).all():
+            # fewer distinct rows than k: as many components as there are
+            found = classwise_mixtures(space, one_class, range(1, k), seed=seed, min_size=1, select=k - 1)
+    position = found.ks.index(found.chosen[0])
+    iterations = int(found.iterations[0, position])
+    return _result(rows, found.labels[:, position], seed, "torch", found.backend, iterations)
 
 
 def _agglomerative(data: np.ndarray, k: int | None, max_k: int, seed: int) -> np.ndarray:

@@ -95,7 +95,7 @@ def measure(batch: Batch, labels: Tensor, ks: tuple[int, ...]) -> Measures:
         inertia[tight], silhouette[tight] = _spread(
             batch.take(tight), labels[tight], ks, centroids[tight], sizes[tight], exact=True
         )
-    return Measures(centroids + batch.mean[:, None], sizes, inertia, silhouette)
+    return Measures((centroids + batch.mean[:, None]).float(), sizes, inertia, silhouette)
 
 
 def _spread(

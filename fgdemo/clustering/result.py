@@ -20,7 +20,7 @@ class Clustering:
         sizes: (K,) int64.
         k: number of clusters found.
         seed: the seed it was computed with.
-        engine: "faiss", "torch" or "sklearn" for k-means; "sklearn" or "scipy" for other methods.
+        engine: "faiss", "torch" or "sklearn" for k-means; "torch", "sklearn" or "scipy" for other methods.
         backend: "cpu" or "cuda", where the computation really ran.
         iterations: Lloyd or EM iterations of the kept start; 0 for methods without iterations.
         sampled: number of rows of the seeded sample that the method ran on, None if it saw every row.

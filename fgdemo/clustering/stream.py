@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from fgdemo.clustering.batch import Batch, class_groups, rows_at, rows_of_classes
+from fgdemo.clustering.candidates import MAX_K, MIN_SIZE
 from fgdemo.clustering.checks import as_count, as_labels, as_rows, as_seed
 from fgdemo.clustering.class_sample import ClassSample
-from fgdemo.clustering.classwise import MAX_K, MIN_SHARE, MIN_SIZE, classwise_kmeans
+from fgdemo.clustering.classwise import MIN_SHARE, classwise_kmeans
 from fgdemo.clustering.lloyd import assign_rows, column_blocks, columns_of, scales, sizes_of, sums_of
 from fgdemo.clustering.partition import RESTARTS, TOL
 from fgdemo.clustering.ranks import Ranks

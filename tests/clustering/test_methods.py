@@ -6,7 +6,7 @@ import torch
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
-from fgdemo.clustering import METHODS, cluster, kmeans, methods
+from fgdemo.clustering import METHODS, classwise_mixtures, cluster, kmeans, methods
 from fgdemo.errors import UserError
 
 WITH_K = [m for m in METHODS if m != "hdbscan"]
@@ -98,6 +98,43 @@ def test_hdbscan_noise_goes_to_the_nearest_cluster_and_is_counted(blobs):
     assert found.noise >= 1
     assert found.labels[-1] == found.labels[100] != found.labels[0]
     check(found, x)
+
+
+def test_a_mixture_is_that_of_one_class(blobs):
+    x, _ = blobs(90, 5, 3, 4)
+    found = cluster(x, "gmm", 3, seed=4)
+    mixture = classwise_mixtures(x, np.zeros(90, int), (3,), seed=4)
+    np.testing.assert_array_equal(found.labels, mixture.labels[:, 0])
+    assert (found.engine, found.iterations) == ("torch", mixture.iterations[0, 0])
+    assert found.iterations > 1
+
+
+def test_a_mixture_finds_what_differs_in_spread_alone():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((300, 8)) * np.repeat([0.2, 2], 150)[:, None]
+    found = cluster(x, "gmm", 2)
+    assert adjusted_rand_score(np.repeat([0, 1], 150), found.labels) > 0.9
+    assert adjusted_rand_score(np.repeat([0, 1], 150), cluster(x, "kmeans", 2).labels) < 0.2
+
+
+def test_the_number_of_a_large_mixture_is_chosen_on_a_sample(blobs, monkeypatch):
+    monkeypatch.setattr(methods, "QUADRATIC_ROWS", 150)
+    sizes = []
+    monkeypatch.setattr(
+        methods, "classwise_mixtures", lambda x, *a, **o: sizes.append(len(x)) or classwise_mixtures(x, *a, **o)
+    )
+    x, groups = blobs(600, 10, 3, 16)
+    found = cluster(x, "gmm", seed=3)
+    assert sizes == [150, 600]
+    assert (found.k, found.sampled) == (3, None)
+    assert adjusted_rand_score(groups, found.labels) == 1
+    check(found, x)
+
+
+def test_more_components_than_distinct_rows(blobs):
+    x, _ = blobs(3, 4, 3, 9)
+    found = cluster(np.repeat(x, 10, 0), "gmm", 5)
+    assert found.sizes.tolist() == [10, 10, 10]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -24,14 +24,15 @@ def cosine_index(division: Division) -> Tensor:
     Cosines are taken in the coordinates that the rows were given in (of the unit-norm rows where spherical).
     """
     batch = division.batch
+    mean = batch.mean.float()
     directions = normalize(division.measures.centroids, dim=2)
-    lengths = batch.square + 2 * torch.bmm(batch.x, batch.mean[..., None])[..., 0]
-    lengths += batch.mean.square().sum(1, keepdim=True)
+    lengths = batch.square + 2 * torch.bmm(batch.x, mean[..., None])[..., 0]
+    lengths += mean.square().sum(1, keepdim=True)
     # a row at the origin has no direction, and what cancels to it no digits: its cosines come out as 0
-    floor = 1e-5 * (batch.square + batch.mean.square().sum(1, keepdim=True)) + torch.finfo(lengths.dtype).tiny
+    floor = 1e-5 * (batch.square + mean.square().sum(1, keepdim=True)) + torch.finfo(lengths.dtype).tiny
     lengths = torch.maximum(lengths, floor).sqrt()
     compact = torch.zeros(division.labels.shape[:2], dtype=torch.float64, device=batch.x.device)
-    offset = torch.bmm(directions, batch.mean[..., None])
+    offset = torch.bmm(directions, mean[..., None])
     for rows in batch.row_blocks(directions.shape[1]):
         cosines = torch.baddbmm(offset, directions, batch.x[:, rows].transpose(1, 2)) / lengths[:, None, rows]
         for position, (_, _, columns) in enumerate(column_blocks(division.ks, 1)):
