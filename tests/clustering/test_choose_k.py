@@ -18,7 +18,7 @@ from fgdemo.clustering.criteria.stability import choose_by_stability
 from fgdemo.errors import UserError
 from train.checkpoint_parts import Rule
 
-CRITERIA = ("silhouette", "bic", "stability", "gap", "prediction-strength")
+CRITERIA = ("silhouette", "exact-silhouette", "bic", "stability", "gap", "prediction-strength")
 
 
 def test_simplified_silhouette_by_hand():

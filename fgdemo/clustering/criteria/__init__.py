@@ -3,6 +3,7 @@
 from fgdemo.clustering.criteria.bic import BIC
 from fgdemo.clustering.criteria.cosine_index import COSINE_INDEX, COSINE_INDEX_AS_PUBLISHED
 from fgdemo.clustering.criteria.division import Criterion, Division
+from fgdemo.clustering.criteria.exact_silhouette import EXACT_SILHOUETTE
 from fgdemo.clustering.criteria.gap import GAP
 from fgdemo.clustering.criteria.prediction_strength import PREDICTION_STRENGTH
 from fgdemo.clustering.criteria.silhouette import SILHOUETTE
@@ -10,6 +11,7 @@ from fgdemo.clustering.criteria.stability import STABILITY
 
 CRITERIA: dict[str, Criterion] = {
     "silhouette": SILHOUETTE,
+    "exact-silhouette": EXACT_SILHOUETTE,
     "bic": BIC,
     "stability": STABILITY,
     "gap": GAP,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fgdemo.clustering.batch import make_batch, rows_at
+from fgdemo.clustering.batch import Batch, make_batch, rows_at
 from fgdemo.clustering.criteria.division import Division
 from fgdemo.clustering.partition import Measures, measure, partition
 from fgdemo.clustering.seeding import draws
@@ -18,20 +18,37 @@ REFERENCE_ROWS = 512
 
 
 def structureless(division: Division) -> Iterator[Measures]:
-    """Measures of k-means on `REFERENCES` structureless stand-ins of every class.
+    """Measures of k-means on the stand-ins of every class."""
+    for surrogate, labels in stand_ins(division):
+        yield measure(surrogate, labels, division.ks)
+
+
+def stratified(sizes: Tensor, most: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions (C, rows) of at most `most` rows of classes of (C,) sizes, and (C, rows) which of them are real.
+
+    One at random from each of as many stretches of equal length: rows at equal distances would see one group alone of
+    those that take turns. The same for a class whatever it is batched with.
+    """
+    taken = sizes.clamp(max=most)
+    jitter = torch.from_numpy(np.random.default_rng([seed, 6]).random(most))[: int(taken.max())].to(sizes.device)
+    rows = torch.arange(len(jitter), device=sizes.device)
+    index = ((rows + jitter) * sizes[:, None] / taken[:, None].clamp(min=1)).long()
+    # places behind the last row are padding
+    return torch.minimum(index, (sizes[:, None] - 1).clamp(min=0)), rows < taken[:, None]
+
+
+def stand_ins(division: Division) -> Iterator[tuple[Batch, Tensor]]:
+    """`REFERENCES` structureless stand-ins of every class: their batch, and labels (C, M, n) by k-means.
 
     Each is drawn from one Gaussian with the covariance of the class shrunk towards a sphere by
     OAS (Chen, Wiesel, Eldar and Hero, 2010, equation 23), since with few rows the sample covariance is far more uneven
-    than the true one. Classes above REFERENCE_ROWS rows are stood in for by as many of them, evenly spaced; fewer rows
-    give larger silhouettes and smaller inertia, which errs towards K = 1.
+    than the true one. Classes above REFERENCE_ROWS rows are stood in for by as many of them, drawn by `stratified`;
+    fewer rows give larger silhouettes and smaller inertia, which errs towards K = 1.
     """
     flat, ks = division.flat, division.ks
-    classes, n, dim = flat.x.shape
-    sizes = flat.sizes.clamp(max=REFERENCE_ROWS)
-    rows = int(sizes.max())
-    index = (torch.arange(rows, device=flat.x.device) * flat.sizes[:, None]) // sizes[:, None].clamp(min=1)
-    index = index.clamp(max=n - 1)
-    mask = torch.arange(rows, device=flat.x.device) < sizes[:, None]
+    classes, _, dim = flat.x.shape
+    index, mask = stratified(flat.sizes, REFERENCE_ROWS, division.seed)
+    sizes, rows = mask.sum(1), mask.shape[1]
     base = rows_at(flat.x, index)
     base = torch.where(mask[..., None], base, 0)
     base = torch.where(mask[..., None], base - base.sum(1, keepdim=True) / sizes[:, None, None], 0)
@@ -47,7 +64,7 @@ def structureless(division: Division) -> Iterator[Measures]:
         surrogate = make_batch(drawn, sizes)
         uniform = torch.from_numpy(draws(division.seed + 1 + reference, 1, max(ks), 1)).to(base.device)
         labels, _ = partition(surrogate, ks, division.admissible, uniform.expand(classes, -1, -1, -1))
-        yield measure(surrogate, labels, ks)
+        yield surrogate, labels
 
 
 def _shrinkage(base: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
