@@ -1,5 +1,6 @@
 """Clustering of (N, D) features: k-means and mixtures of every class and K, choice of K, other methods, quality."""
 
+from fgdemo.clustering.blocks import ArrayBlocks
 from fgdemo.clustering.choose_k import choose_k
 from fgdemo.clustering.classwise import classwise_kmeans
 from fgdemo.clustering.kmeans import kmeans
@@ -10,7 +11,7 @@ from fgdemo.clustering.reduce import PROJECTIONS, Projection, pca, project2d
 from fgdemo.clustering.result import ClasswiseClustering, Clustering
 from fgdemo.clustering.some_classes import recluster_classes
 from fgdemo.clustering.steady import SteadyK
-from fgdemo.clustering.stream import ArrayBlocks, stream_kmeans
+from fgdemo.clustering.stream import stream_kmeans
 
 __all__ = [
     "METHODS",

@@ -6,19 +6,20 @@ then Lloyd's algorithm goes on from there over all rows, a pass an iteration, wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fgdemo.clustering.batch import Batch, class_groups, rows_at, rows_of_classes
+from fgdemo.clustering.blocks import Rows
 from fgdemo.clustering.candidates import MAX_K, MIN_SIZE
-from fgdemo.clustering.checks import as_count, as_labels, as_rows, as_seed
+from fgdemo.clustering.checks import as_count, as_seed
 from fgdemo.clustering.class_sample import ClassSample
 from fgdemo.clustering.classwise import MIN_SHARE, classwise_kmeans
+from fgdemo.clustering.farthest import Farthest
 from fgdemo.clustering.lloyd import assign_rows, column_blocks, columns_of, scales, sizes_of, sums_of
 from fgdemo.clustering.partition import RESTARTS, TOL
 from fgdemo.clustering.ranks import Ranks
@@ -30,21 +31,6 @@ SAMPLE_ROWS = 256
 SAMPLE_OF_A_CLUSTER = 32
 
 MAX_PASSES = 25
-BLOCK_ROWS = 1 << 16
-
-
-@dataclass(frozen=True)
-class ArrayBlocks:
-    """Consecutive rows of a (N, D) array with (N,) class ids, such as a memory-mapped .npy file, `size` at a time."""
-
-    rows: Any
-    labels: Any
-    size: int = BLOCK_ROWS
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        for start in range(0, len(self.rows), self.size):
-            part = slice(start, start + self.size)
-            yield self.rows[part], self.labels[part]
 
 
 def stream_kmeans(
@@ -106,7 +92,7 @@ def stream_kmeans(
     ks = None if ks is None else [as_count(k, "each of ks", 1) for k in ks]
     largest = max(ks or [as_count(max_k, "max_k", 1)])
     limit = max(SAMPLE_ROWS, SAMPLE_OF_A_CLUSTER * largest) if sample is None else as_count(sample, "sample", largest)
-    data = _Rows(blocks, spherical=spherical, device=None if device is None else torch.device(device))
+    data = Rows(blocks, spherical=spherical, device=None if device is None else torch.device(device))
     rows, classes = data.survey(ClassSample(limit, as_seed(seed)), ranks)
     start = classwise_kmeans(
         rows,
@@ -134,92 +120,10 @@ def stream_kmeans(
     return fit.result(passes)
 
 
-class _Rows:
-    """The blocks as tensors, and what is known of their classes.
-
-    `averages` (C, D) of their rows in float64, and `origins`, what is subtracted: those, or 0 where spherical.
-    """
-
-    def __init__(self, blocks: Iterable[tuple[Any, Any]], *, spherical: bool, device: torch.device | None) -> None:
-        self.blocks, self.spherical, self.device = blocks, spherical, device
-        self.class_ids = np.zeros(0, np.int64)
-        self.averages = self.origins = torch.zeros(0)
-
-    def survey(self, sample: ClassSample, ranks: Ranks) -> tuple[Tensor, Tensor]:
-        """Count, average and sample; the sampled rows and their classes."""
-        sums = counts = None
-        seen = []
-        for rows, labels in self:
-            seen.append(labels)
-            classes = torch.from_numpy(labels).to(rows.device)
-            most = int(labels.max()) + 1
-            if sums is None:
-                sums, counts = rows.new_zeros(0, rows.shape[1], dtype=torch.float64), classes.new_zeros(0)
-            if most > len(sums):
-                sums = torch.cat([sums, sums.new_zeros(most - len(sums), sums.shape[1])])
-                counts = torch.cat([counts, counts.new_zeros(most - len(counts))])
-            sums.index_add_(0, classes, rows.double())
-            counts += torch.bincount(classes, minlength=len(counts))
-            sample.add(rows.float(), classes)
-        if sums is None:
-            raise UserError("There are no rows to cluster: every process needs at least one block.")
-        most = torch.tensor([len(sums)], device=sums.device)
-        ranks.largest(most)
-        more = int(most) - len(sums)
-        sums, counts = torch.nn.functional.pad(sums, (0, 0, 0, more)), torch.nn.functional.pad(counts, (0, more))
-        ranks.add(sums, counts)
-        self.class_ids = np.concatenate(seen)
-        self.averages = sums / counts[:, None]
-        self.origins = torch.zeros_like(sums) if self.spherical else self.averages.nan_to_num()
-        return sample.result(ranks)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """Rows (n, D), of unit norm where spherical, and their classes, block by block."""
-        dim = None
-        for given, labels in self.blocks:
-            if not len(labels):
-                continue
-            rows = as_rows(given)
-            classes = as_labels(labels, len(rows))
-            self.device = rows.device if self.device is None else self.device
-            dim = rows.shape[1] if dim is None else dim
-            if rows.shape[1] != dim:
-                raise UserError(f"A block has {rows.shape[1]} dimensions where those before have {dim}.")
-            rows = rows.to(self.device)
-            yield (torch.nn.functional.normalize(rows, dim=1) if self.spherical else rows), classes
-
-    def batches(self, wanted: np.ndarray, columns: int) -> Iterator[tuple[Tensor, np.ndarray, Batch, bool]]:
-        """(class ids, (C_b, n) places among all rows or -1, their batch, whether its block ends) of wanted classes."""
-        seen = 0
-        for rows, labels in self:
-            if not np.array_equal(labels, self.class_ids[seen : seen + len(labels)]):
-                raise UserError("blocks gave other rows than before: give what can be gone through again, as a list.")
-            sizes = np.bincount(labels, minlength=len(wanted)) * wanted
-            groups = class_groups(sizes, columns, rows.shape[1], rows.device)
-            counts = np.bincount(labels, minlength=len(wanted))
-            for number, group in enumerate(groups):
-                inside = rows_of_classes(labels, counts, group)
-                ids = torch.from_numpy(group).to(rows.device)
-                batch = self._batch(rows, torch.from_numpy(inside).to(rows.device), ids)
-                yield ids, np.where(inside >= 0, inside + seen, -1), batch, number == len(groups) - 1
-            seen += len(labels)
-        if seen != len(self.class_ids):
-            raise UserError("blocks ended sooner than before: give what can be gone through again, as a list.")
-
-    def _batch(self, rows: Tensor, index: Tensor, ids: Tensor) -> Batch:
-        """Rows of several classes around the means of all rows of the class, not of this block's."""
-        x = rows.index_select(0, index.clamp(min=0).flatten()).view(*index.shape, rows.shape[1])
-        means = self.origins[ids]
-        x = (x - means[:, None].to(x.dtype)).float().masked_fill_((index < 0)[..., None], 0)
-        square = torch.linalg.vector_norm(x, dim=2).square_()
-        sizes = (index >= 0).sum(1)
-        return Batch(x, means.float(), sizes, self.spherical, square, bool((index < 0).any()), gram=None)
-
-
 class _Fit:
     """Centroids that move, and the labels of the last pass."""
 
-    def __init__(self, data: _Rows, start: ClasswiseClustering, ranks: Ranks, tol: float) -> None:
+    def __init__(self, data: Rows, start: ClasswiseClustering, ranks: Ranks, tol: float) -> None:
         self.data, self.start, self.ranks, self.tol = data, start, ranks, tol
         device = data.origins.device
         centroids = torch.from_numpy(start.centroids).to(device).double() - data.origins[:, None]
@@ -244,7 +148,7 @@ class _Fit:
         total = len(self.of_column)
         sums, counts = torch.zeros_like(self.centroids), torch.zeros_like(self.counts)
         inertia = torch.zeros_like(self.inertia)
-        farthest = _Farthest(self.centroids) if self.short() else None
+        farthest = Farthest(self.centroids) if self.short() else None
         for ids, places, batch, block_ends in self.data.batches(self.active.any(1).cpu().numpy(), total):
             labels, distances = assign_rows(batch, self.centroids[ids].float(), self.start.ks, 1)
             labels = torch.where(self.active[ids][..., None], labels, -1)
@@ -309,7 +213,7 @@ class _Fit:
         classes, columns = (self.active[:, self.of_column] & (self.counts == 0)).nonzero(as_tuple=True)
         return classes, self.of_column[columns]
 
-    def _relocate(self, farthest: _Farthest) -> None:
+    def _relocate(self, farthest: Farthest) -> None:
         """Move the centroids of empty clusters to the farthest rows of the problem's clusters of largest inertia."""
         for _, problems, columns in self.blocks:
             empty = (self.counts[:, columns] == 0) & self.active[:, problems]
@@ -345,41 +249,3 @@ class _Fit:
             class_ids=self.data.class_ids,
             iterations=passes,
         )
-
-
-class _Farthest:
-    """Of every cluster: its farthest row from the centroid (C, T, D) float32, that distance, and the inertia."""
-
-    def __init__(self, centroids: Tensor) -> None:
-        self.rows = torch.zeros_like(centroids, dtype=torch.float32)
-        self.distances = centroids.new_full(centroids.shape[:2], -1, dtype=torch.float32)
-        self.inertia = centroids.new_zeros(centroids.shape[:2])
-
-    def see(self, ids: Tensor, batch: Batch, columns: Tensor, distances: Tensor) -> None:
-        """Rows of a batch, with the (C_b, M, n) columns of their clusters and distances to these."""
-        total = self.distances.shape[1]
-        flat, own = columns.flatten(1), distances.flatten(1)
-        spare = own.new_full((len(own), total + 1), -1)
-        most = spare.scatter_reduce(1, flat, own, "amax")
-        # the first place at which the largest distance stands
-        place = torch.arange(columns.shape[2], device=own.device).repeat(columns.shape[1]).expand_as(flat)
-        place = torch.where(own == most.gather(1, flat), place, columns.shape[2])
-        first = torch.full_like(spare, columns.shape[2], dtype=torch.int64).scatter_reduce(1, flat, place, "amin")
-        most, first = most[:, :total], first[:, :total].clamp(max=columns.shape[2] - 1)
-        farther = most > self.distances[ids]
-        rows = rows_at(batch.x, first)
-        self.rows[ids] = torch.where(farther[..., None], rows, self.rows[ids])
-        self.distances[ids] = torch.maximum(most, self.distances[ids])
-        self.inertia[ids] += spare.double().fill_(0).scatter_add(1, flat, own.double())[:, :total]
-
-    def share(self, ranks: Ranks) -> None:
-        """Of all processes the farthest."""
-        if ranks.alone:
-            return
-        mine = self.distances.clone()
-        ranks.largest(self.distances)
-        # of several that hold it the last
-        holder = torch.where(mine == self.distances, ranks.rank, -1)
-        ranks.largest(holder)
-        self.rows.masked_fill_((holder != ranks.rank)[..., None], 0)
-        ranks.add(self.rows, self.inertia)
