@@ -17,7 +17,14 @@ from fgdemo.recluster import recluster
 from train.inference import Outputs, run_split
 
 Rule = Literal[
-    "silhouette", "bic", "stability", "gap", "prediction-strength", "cosine-index", "cosine-index-as-published"
+    "principal-gap",
+    "silhouette",
+    "bic",
+    "stability",
+    "gap",
+    "prediction-strength",
+    "cosine-index",
+    "cosine-index-as-published",
 ]
 FIGURES = ("top1", "top5", "macro", "nll", "ece")
 

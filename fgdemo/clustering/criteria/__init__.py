@@ -5,10 +5,12 @@ from fgdemo.clustering.criteria.cosine_index import COSINE_INDEX, COSINE_INDEX_A
 from fgdemo.clustering.criteria.division import Criterion, Division
 from fgdemo.clustering.criteria.gap import GAP
 from fgdemo.clustering.criteria.prediction_strength import PREDICTION_STRENGTH
+from fgdemo.clustering.criteria.principal_gap import PRINCIPAL_GAP
 from fgdemo.clustering.criteria.silhouette import SILHOUETTE
 from fgdemo.clustering.criteria.stability import STABILITY
 
 CRITERIA: dict[str, Criterion] = {
+    "principal-gap": PRINCIPAL_GAP,
     "silhouette": SILHOUETTE,
     "bic": BIC,
     "stability": STABILITY,
