@@ -17,6 +17,7 @@ from fgdemo.recluster import recluster
 from train.inference import Outputs, run_split
 
 Rule = Literal[
+    "principal-gap",
     "silhouette",
     "exact-silhouette",
     "bic",

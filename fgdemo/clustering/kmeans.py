@@ -18,9 +18,9 @@ from torch import Tensor
 from fgdemo.clustering.batch import Batch, make_batch
 from fgdemo.clustering.checks import as_choice, as_count, as_rows, as_seed
 from fgdemo.clustering.lloyd import relocate
-from fgdemo.clustering.partition import MAX_ITER, RESTARTS, TOL, measure, partition
+from fgdemo.clustering.partition import MAX_ITER, RESTARTS, TOL, all_starts, measure, partition
 from fgdemo.clustering.result import Clustering
-from fgdemo.clustering.seeding import draws, seed_centroids, seed_rows
+from fgdemo.clustering.seeding import draws
 from fgdemo.errors import UserError
 
 ENGINES = ("auto", "faiss", "torch", "sklearn")
@@ -94,7 +94,7 @@ def kmeans(
         k: 1 to N.
         engine: "faiss", "torch", "sklearn" or "auto" (see `pick_engine`).
         seed: decides the seeding; equal seeds give equal results on a device.
-        restarts: seedings tried; ignored with `init`.
+        restarts: seedings tried, beside one start from the leading components (principal.py); ignored with `init`.
         max_iter: Lloyd iterations of each start at most.
         tol: a start ends when an iteration lowers its inertia by no more than this share (scikit-learn applies its
             own test, on the movement of the centroids, with the same number). 0 runs to the fixed point.
@@ -131,7 +131,8 @@ def kmeans(
         )
     else:
         if start is None:
-            starts = seed_centroids(batch, seed_rows(batch, uniform), (k,)).view(restarts, k, dim)
+            starts = all_starts(batch, (k,), torch.ones(1, 1, dtype=torch.bool, device=rows.device), uniform)
+            starts = starts.view(-1, k, dim)
         else:
             unit = torch.nn.functional.normalize(start, dim=1) if spherical else start
             starts = (unit - batch.mean).float()[None]

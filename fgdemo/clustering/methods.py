@@ -31,7 +31,7 @@ def cluster(
 ) -> Clustering:
     """Partition rows by a named method.
 
-    - "kmeans", "spherical": `kmeans`; automatic K by the simplified silhouette (`choose_k`).
+    - "kmeans", "spherical": `kmeans`; automatic K by `choose_k`.
     - "gmm": Gaussian mixture with diagonal covariances, started from k-means, by largest posterior; automatic K by BIC.
     - "agglomerative": Ward linkage; automatic K = 1 where `choose_k` finds no structure, else the cut of the
       dendrogram with the largest simplified silhouette.

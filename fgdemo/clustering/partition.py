@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fgdemo.clustering.batch import Batch, rows_at
 from fgdemo.clustering.lloyd import column_blocks, columns_of, gaps, lloyd, means, nearest, sizes_of
+from fgdemo.clustering.principal import principal_starts
 from fgdemo.clustering.seeding import seed_centroids, seed_rows
 
 RESTARTS = 3
@@ -30,7 +31,7 @@ def partition(
     max_iter: int = MAX_ITER,
     tol: float = TOL,
 ) -> tuple[Tensor, int]:
-    """Best of the restarts of every class under every K.
+    """Best of the starts of every class under every K: the restarts, and one from the leading components.
 
     Args:
         batch: C classes.
@@ -44,17 +45,38 @@ def partition(
         labels (C, len(ks), n) int64, -1 in padded rows and inadmissible pairs, and the most iterations of a kept
         start.
     """
-    restarts = 1 if init is not None else uniform.shape[2]
     known = init is not None and bool(torch.isfinite(init).all())
-    starts = init if known else seed_centroids(batch, seed_rows(batch, uniform[:, :, :restarts]), ks)
-    if init is not None:
+    if init is None:
+        starts = all_starts(batch, ks, admissible, uniform, max_iter=max_iter, tol=tol)
+    else:
+        starts = init if known else seed_centroids(batch, seed_rows(batch, uniform[:, :, :1]), ks)
         starts = _override(starts, init, batch, ks)
+    restarts = starts.shape[1] // sum(ks)
     found = lloyd(batch, starts, ks, restarts, admissible, max_iter=max_iter, tol=tol)
     shape = (len(batch.x), len(ks), restarts)
     best = found.inertia.view(shape).argmin(2, keepdim=True)
     labels = found.labels.view(*shape, -1)
     labels = labels.gather(2, best[..., None].expand(-1, -1, 1, labels.shape[3]))[:, :, 0]
     return labels, int(found.iterations.view(shape).gather(2, best).max())
+
+
+def all_starts(
+    batch: Batch,
+    ks: tuple[int, ...],
+    admissible: Tensor,
+    uniform: Tensor,
+    *,
+    max_iter: int = MAX_ITER,
+    tol: float = TOL,
+) -> Tensor:
+    """(C, restarts * sum(ks), D) starts, columns ordered by K, restart, cluster: those of the seedings and, where
+    there are dimensions to leave out, one from the leading components."""
+    seeded = seed_centroids(batch, seed_rows(batch, uniform), ks)
+    if not 1 < max(ks) <= batch.x.shape[2]:
+        return seeded
+    principal = principal_starts(batch, ks, admissible, uniform, max_iter=max_iter, tol=tol)
+    blocks = zip(column_blocks(ks, uniform.shape[2]), column_blocks(ks, 1), strict=True)
+    return torch.cat([t for (_, _, a), (_, _, b) in blocks for t in (seeded[:, a], principal[:, b])], 1)
 
 
 def _override(starts: Tensor, init: Tensor, batch: Batch, ks: tuple[int, ...]) -> Tensor:

@@ -18,7 +18,7 @@ from fgdemo.clustering.criteria.stability import choose_by_stability
 from fgdemo.errors import UserError
 from train.checkpoint_parts import Rule
 
-CRITERIA = ("silhouette", "exact-silhouette", "bic", "stability", "gap", "prediction-strength")
+CRITERIA = ("principal-gap", "silhouette", "exact-silhouette", "bic", "stability", "gap", "prediction-strength")
 
 
 def test_simplified_silhouette_by_hand():
@@ -70,10 +70,11 @@ def test_one_gaussian_in_64_dimensions_is_one_cluster(criterion):
     assert (found.chosen == 1).sum() >= 9, found.chosen
 
 
-def test_one_elongated_gaussian_is_one_cluster_by_silhouette():
+@pytest.mark.parametrize("criterion", ["silhouette", "principal-gap"])
+def test_one_elongated_gaussian_is_one_cluster(criterion):
     random = np.random.default_rng(4)
     x = random.standard_normal((8 * 200, 32)) * np.exp(random.standard_normal(32) * 0.7)
-    found = classwise_kmeans(x, np.repeat(np.arange(8), 200), max_k=6)
+    found = classwise_kmeans(x, np.repeat(np.arange(8), 200), select=criterion, max_k=6)
     assert (found.chosen == 1).sum() >= 7, found.chosen
 
 
@@ -135,7 +136,7 @@ def test_rules():
 
 
 def test_unknown_criterion_is_refused(blobs):
-    with pytest.raises(UserError, match=r"silhouette, bic, .*, gap, .*, cosine-index"):
+    with pytest.raises(UserError, match=r"principal-gap, silhouette, bic, .*, gap, .*, cosine-index"):
         choose_k(blobs(20, 3, 1, 0)[0], criterion="elbow")
 
 

@@ -6,10 +6,12 @@ from fgdemo.clustering.criteria.division import Criterion, Division
 from fgdemo.clustering.criteria.exact_silhouette import EXACT_SILHOUETTE
 from fgdemo.clustering.criteria.gap import GAP
 from fgdemo.clustering.criteria.prediction_strength import PREDICTION_STRENGTH
+from fgdemo.clustering.criteria.principal_gap import PRINCIPAL_GAP
 from fgdemo.clustering.criteria.silhouette import SILHOUETTE
 from fgdemo.clustering.criteria.stability import STABILITY
 
 CRITERIA: dict[str, Criterion] = {
+    "principal-gap": PRINCIPAL_GAP,
     "silhouette": SILHOUETTE,
     "exact-silhouette": EXACT_SILHOUETTE,
     "bic": BIC,
