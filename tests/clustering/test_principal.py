@@ -30,7 +30,7 @@ def test_principal_gap_by_hand():
 
     x = np.random.default_rng(0).standard_normal((30, 4)) + 3 * np.eye(4)[0] * (np.arange(30) % 2)[:, None]
     found = classwise_kmeans(x, np.zeros(30, int), (1, 2), select="principal-gap")
-    batch = drawn_in(make_batch(torch.from_numpy(x)[None], torch.tensor([30])))
+    batch = drawn_in(make_batch(torch.from_numpy(x)[None], torch.tensor([30])), 0)
     line = principal_coordinates(batch, 1)
     own = log_inertia(line[0, :, 0].numpy())
     references = [log_inertia(rows[:, 0].numpy()) for rows in gaussian_stand_ins(line, batch, 0)[0]]
@@ -55,7 +55,7 @@ def test_far_rows_are_drawn_in():
     # distances 1, 2, 3, 4, 100 from the mean: median 3, and 1 the median of what they differ from it
     radii = np.array([1.0, 2, 3, 4, 100])
     x = np.concatenate([np.diag(radii), -np.diag(radii)])
-    batch = drawn_in(make_batch(torch.from_numpy(x)[None], torch.tensor([10])))
+    batch = drawn_in(make_batch(torch.from_numpy(x)[None], torch.tensor([10])), 0)
     near = np.diag(np.minimum(radii, 3 + 3 * 1.4826))
     torch.testing.assert_close(batch.x[0], torch.from_numpy(np.concatenate([near, -near])).float())
 
