@@ -14,8 +14,7 @@ from fgdemo.clustering.checks import as_count, as_labels, as_rows
 from fgdemo.clustering.classwise import classwise_kmeans
 from fgdemo.clustering.criteria.bic import bic
 from fgdemo.clustering.criteria.stability import bootstrap_ari
-from fgdemo.clustering.partition import RESTARTS, measure, partition
-from fgdemo.clustering.seeding import draws
+from fgdemo.clustering.partition import RESTARTS, measure, partition, start_draws
 
 __all__ = ["bic", "choose_k", "simplified_silhouette", "stability"]
 
@@ -43,8 +42,9 @@ def stability(x: Any, k: int, *, seed: int = 0, restarts: int = RESTARTS, spheri
     k = as_count(k, "k (the number of clusters)", 1, len(rows))
     batch = make_batch(rows[None], torch.tensor([len(rows)], device=rows.device), spherical=spherical)
     admissible = torch.ones(1, 1, dtype=torch.bool, device=rows.device)
-    uniform = torch.from_numpy(draws(seed, 1, k, restarts)).to(rows.device)
-    labels, _ = partition(batch, (k,), admissible, uniform)
+    drawn, principal = start_draws(seed, 1, k, restarts)
+    uniform = torch.from_numpy(drawn).to(rows.device)
+    labels, _ = partition(batch, (k,), admissible, uniform, principal=principal)
     return float(bootstrap_ari(batch, labels, (k,), admissible, seed))
 
 

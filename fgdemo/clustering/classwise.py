@@ -18,9 +18,8 @@ from fgdemo.clustering.criteria import CRITERIA, Division
 from fgdemo.clustering.enlarge import enlarge
 from fgdemo.clustering.kmeans import kmeans, pick_engine
 from fgdemo.clustering.lloyd import column_blocks
-from fgdemo.clustering.partition import MAX_ITER, RESTARTS, TOL, Measures, measure, partition
+from fgdemo.clustering.partition import MAX_ITER, RESTARTS, TOL, Measures, measure, partition, start_draws
 from fgdemo.clustering.result import ClasswiseClustering
-from fgdemo.clustering.seeding import draws
 from fgdemo.errors import UserError
 
 MIN_SHARE = 0.02
@@ -94,7 +93,7 @@ def classwise_kmeans(
     start = _start(init, (len(sizes), sum(candidates), rows.shape[1]), candidates, rows.device)
 
     table = _Table(classes, len(sizes), candidates, rows.shape[1])
-    uniform = draws(seed, len(sizes), max(candidates), restarts)
+    uniform, principal = start_draws(seed, len(sizes), max(candidates), restarts)
     most_iterations, backend = 0, rows.device.type
     done, present = 0, int((sizes > 0).sum())
     for group in class_groups(sizes, restarts * sum(candidates), rows.shape[1], rows.device):
@@ -112,7 +111,7 @@ def classwise_kmeans(
         if engine == "torch":
             drawn = torch.from_numpy(uniform[group][:, : max(part.ks)]).to(rows.device)
             found, iterations = partition(
-                batch, part.ks, admissible, drawn, init=part_start, max_iter=max_iter, tol=tol
+                batch, part.ks, admissible, drawn, principal=principal, init=part_start, max_iter=max_iter, tol=tol
             )
         else:
             found, iterations, backend = _loop(

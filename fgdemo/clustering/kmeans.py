@@ -18,9 +18,8 @@ from torch import Tensor
 from fgdemo.clustering.batch import Batch, make_batch
 from fgdemo.clustering.checks import as_choice, as_count, as_rows, as_seed
 from fgdemo.clustering.lloyd import relocate
-from fgdemo.clustering.partition import MAX_ITER, RESTARTS, TOL, all_starts, measure, partition
+from fgdemo.clustering.partition import MAX_ITER, RESTARTS, TOL, all_starts, measure, partition, start_draws
 from fgdemo.clustering.result import Clustering
-from fgdemo.clustering.seeding import draws
 from fgdemo.errors import UserError
 
 ENGINES = ("auto", "faiss", "torch", "sklearn")
@@ -94,7 +93,8 @@ def kmeans(
         k: 1 to N.
         engine: "faiss", "torch", "sklearn" or "auto" (see `pick_engine`).
         seed: decides the seeding; equal seeds give equal results on a device.
-        restarts: seedings tried, beside one start from the leading components (principal.py); ignored with `init`.
+        restarts: starts tried; of three or more the last comes from the leading components (principal.py), the others
+            from seedings. Ignored with `init`.
         max_iter: Lloyd iterations of each start at most.
         tol: a start ends when an iteration lowers its inertia by no more than this share (scikit-learn applies its
             own test, on the movement of the centroids, with the same number). 0 runs to the fixed point.
@@ -117,7 +117,8 @@ def kmeans(
     engine = pick_engine(engine, rows.device, k=k, spherical=spherical)
 
     batch = make_batch(rows[None], torch.tensor([n], device=rows.device), spherical=spherical)
-    uniform = torch.from_numpy(draws(seed, 1, k, restarts)).to(rows.device)
+    drawn, principal = start_draws(seed, 1, k, restarts)
+    uniform = torch.from_numpy(drawn).to(rows.device)
     if engine == "torch":
         backend = rows.device.type
         labels, iterations = partition(
@@ -125,13 +126,15 @@ def kmeans(
             (k,),
             torch.ones(1, 1, dtype=torch.bool, device=rows.device),
             uniform,
+            principal=principal,
             init=None if start is None else start[None],
             max_iter=max_iter,
             tol=tol,
         )
     else:
         if start is None:
-            starts = all_starts(batch, (k,), torch.ones(1, 1, dtype=torch.bool, device=rows.device), uniform)
+            every = torch.ones(1, 1, dtype=torch.bool, device=rows.device)
+            starts = all_starts(batch, (k,), every, uniform, principal)
             starts = starts.view(-1, k, dim)
         else:
             unit = torch.nn.functional.normalize(start, dim=1) if spherical else start

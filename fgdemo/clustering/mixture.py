@@ -15,8 +15,7 @@ from fgdemo.clustering.candidates import MAX_K, MIN_SIZE, admissible_ks, as_cand
 from fgdemo.clustering.checks import as_choice, as_count, as_labels, as_number, as_rows, as_seed
 from fgdemo.clustering.criteria.bic import choose_by_bic
 from fgdemo.clustering.em import Components, Mixtures, fit, log_joint, mean_square, standardise
-from fgdemo.clustering.partition import RESTARTS, partition
-from fgdemo.clustering.seeding import draws
+from fgdemo.clustering.partition import RESTARTS, partition, start_draws
 from fgdemo.errors import UserError
 
 COVARIANCES = ("diagonal", "spherical")
@@ -140,7 +139,7 @@ def classwise_mixtures(
         ks: candidates; by default 1 to max_k, as far as the largest class admits.
         covariance: "diagonal", a variance for each coordinate of each component, or "spherical", one a component.
         seed: decides the seeding of k-means.
-        restarts: seedings of k-means; EM goes on from the best.
+        restarts: starts of k-means; EM goes on from the best.
         max_iter: EM iterations at most.
         tol: a fit ends when an iteration raises its log-likelihood by no more than this a row.
         floor: smallest variance, as a share of the class's variance averaged over coordinates (of 1 where all its rows
@@ -173,7 +172,7 @@ def classwise_mixtures(
 
     dim = rows.shape[1]
     table = _Table(len(sizes), len(rows), candidates, dim, diagonal)
-    uniform = draws(seed, len(sizes), max(candidates), restarts)
+    uniform, principal = start_draws(seed, len(sizes), max(candidates), restarts)
     # k-means works on all restarts at once, EM on the rows and their squares
     for group in class_groups(sizes, restarts * sum(candidates), 2 * dim, rows.device):
         where = rows_of_classes(classes, sizes, group)
@@ -185,7 +184,7 @@ def classwise_mixtures(
         part = tuple(np.array(candidates)[tried].tolist())
         admissible = admissible[:, torch.from_numpy(tried).to(admissible.device)]
         drawn = torch.from_numpy(uniform[group][:, : max(part)]).to(rows.device)
-        start, _ = partition(batch, part, admissible, drawn)
+        start, _ = partition(batch, part, admissible, drawn, principal=principal)
         center = batch.mean.double()
         batch, scale = standardise(batch)
         found = fit(batch, start, part, admissible, diagonal=diagonal, **options)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fgdemo.clustering.batch import Batch, rows_at
 from fgdemo.clustering.lloyd import column_blocks, columns_of, gaps, lloyd, means, nearest, sizes_of
 from fgdemo.clustering.principal import principal_starts
-from fgdemo.clustering.seeding import seed_centroids, seed_rows
+from fgdemo.clustering.seeding import draws, seed_centroids, seed_rows
 
 RESTARTS = 3
 MAX_ITER = 100
 TOL = 1e-6
-"""Defaults of every engine: seedings, Lloyd iterations, relative fall of the inertia that counts as none."""
+"""Defaults of every engine: starts, Lloyd iterations, relative fall of the inertia that counts as none."""
+
+PRINCIPAL_FROM = 3
+"""Of so many starts or more, the last is not seeded but comes from the leading components (principal.py). It takes as
+long as several seedings, and pays where a class has fewer rows than dimensions."""
 
 CANCELLING = 1e-3
 """Share of the class's variance below which |x|² - 2x·c + |c|² has lost three of its seven digits."""
@@ -27,17 +32,19 @@ def partition(
     admissible: Tensor,
     uniform: Tensor,
     *,
+    principal: bool = False,
     init: Tensor | None = None,
     max_iter: int = MAX_ITER,
     tol: float = TOL,
 ) -> tuple[Tensor, int]:
-    """Best of the starts of every class under every K: the restarts, and one from the leading components.
+    """Best of the starts of every class under every K.
 
     Args:
         batch: C classes.
         ks: candidates.
         admissible: (C, len(ks)) bool.
-        uniform: (C, max(ks), restarts, trials) random numbers for the seeding.
+        uniform: (C, max(ks), seedings, trials) random numbers, as `start_draws` gives them.
+        principal: start from the leading components as well.
         init: (C, sum(ks), D) starting centroids in the rows' original coordinates; a (class, K) with a NaN starts
             from a seeding. With it there is one start only.
 
@@ -47,7 +54,7 @@ def partition(
     """
     known = init is not None and bool(torch.isfinite(init).all())
     if init is None:
-        starts = all_starts(batch, ks, admissible, uniform, max_iter=max_iter, tol=tol)
+        starts = all_starts(batch, ks, admissible, uniform, principal, max_iter=max_iter, tol=tol)
     else:
         starts = init if known else seed_centroids(batch, seed_rows(batch, uniform[:, :, :1]), ks)
         starts = _override(starts, init, batch, ks)
@@ -60,23 +67,30 @@ def partition(
     return labels, int(found.iterations.view(shape).gather(2, best).max())
 
 
+def start_draws(seed: int, problems: int, k: int, starts: int) -> tuple[np.ndarray, bool]:
+    """Numbers for `partition`, and whether one of that many starts is to come from the leading components."""
+    principal = starts >= PRINCIPAL_FROM
+    return draws(seed, problems, k, starts - principal), principal
+
+
 def all_starts(
     batch: Batch,
     ks: tuple[int, ...],
     admissible: Tensor,
     uniform: Tensor,
+    principal: bool,
     *,
     max_iter: int = MAX_ITER,
     tol: float = TOL,
 ) -> Tensor:
-    """(C, restarts * sum(ks), D) starts, columns ordered by K, restart, cluster: those of the seedings and, where
-    there are dimensions to leave out, one from the leading components."""
+    """(C, starts * sum(ks), D), columns ordered by K, start, cluster: those of the seedings and, where it is asked for
+    and there are dimensions to leave out, one from the leading components."""
     seeded = seed_centroids(batch, seed_rows(batch, uniform), ks)
-    if not 1 < max(ks) <= batch.x.shape[2]:
+    if not principal or not 1 < max(ks) <= batch.x.shape[2]:
         return seeded
-    principal = principal_starts(batch, ks, admissible, uniform, max_iter=max_iter, tol=tol)
+    leading = principal_starts(batch, ks, admissible, uniform, max_iter=max_iter, tol=tol)
     blocks = zip(column_blocks(ks, uniform.shape[2]), column_blocks(ks, 1), strict=True)
-    return torch.cat([t for (_, _, a), (_, _, b) in blocks for t in (seeded[:, a], principal[:, b])], 1)
+    return torch.cat([t for (_, _, a), (_, _, b) in blocks for t in (seeded[:, a], leading[:, b])], 1)
 
 
 def _override(starts: Tensor, init: Tensor, batch: Batch, ks: tuple[int, ...]) -> Tensor:

@@ -67,7 +67,7 @@ def stream_kmeans(
             Half precision is read as float32.
         ks, seed, restarts, init, spherical, select, max_k, min_size, min_share: as in `classwise_kmeans`, which runs on
             the sample: K is chosen there, `scores` are of the sample, and a K inadmissible there is so for all rows.
-        max_passes: over all rows, at most.
+        max_passes: over all rows, at most; up to max(ks) more while some cluster is empty.
         tol: a problem (class, K) ends when a pass lowers its inertia by no more than this share.
         mini_batch_passes: of the passes, how many at first move the centroids after every block instead (Sculley,
             "Web-scale k-means clustering", WWW 2010). With 1, `max_passes=2` is the cheapest fit.

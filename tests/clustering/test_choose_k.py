@@ -136,7 +136,7 @@ def test_rules():
 
 
 def test_unknown_criterion_is_refused(blobs):
-    with pytest.raises(UserError, match=r"principal-gap, silhouette, bic, .*, gap, .*, cosine-index"):
+    with pytest.raises(UserError, match=r"principal-gap, silhouette, .*, bic, .*, gap, .*, cosine-index"):
         choose_k(blobs(20, 3, 1, 0)[0], criterion="elbow")
 
 

@@ -183,7 +183,7 @@ def test_bad_input_is_refused(classes):
         classwise_kmeans(x, y, (2, 301))
     with pytest.raises(UserError, match="ks is empty"):
         classwise_kmeans(x, y, ())
-    with pytest.raises(UserError, match="principal-gap, silhouette, bic, stability"):
+    with pytest.raises(UserError, match="principal-gap, silhouette, exact-silhouette, bic, stability"):
         classwise_kmeans(x, y, KS, select="elbow")
     with pytest.raises(UserError, match="from 1 to 5"):
         classwise_kmeans(x, y, KS, select=6)

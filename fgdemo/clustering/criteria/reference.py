@@ -63,7 +63,7 @@ def stand_ins(division: Division) -> Iterator[tuple[Batch, Tensor]]:
         drawn = spread * (mixing.to(base.device) @ base) + noise * sphere.to(base.device)
         surrogate = make_batch(drawn, sizes)
         uniform = torch.from_numpy(draws(division.seed + 1 + reference, 1, max(ks), 1)).to(base.device)
-        labels, _ = partition(surrogate, ks, division.admissible, uniform.expand(classes, -1, -1, -1))
+        labels, _ = partition(surrogate, ks, division.admissible, uniform.expand(classes, -1, -1, -1), principal=True)
         yield surrogate, labels
 
 
