@@ -11,21 +11,24 @@ from train.statistics import Interval, paired_difference, two_way_bootstrap, two
 from train.sweep_file import Row, Sweep
 
 
-def difference_lines(sweep: Sweep, entries: list[Entry]) -> tuple[list[str], list[list[str]]]:
+def difference_lines(sweep: Sweep, entries: list[Entry]) -> tuple[list[str], list[list[str]], list[str]]:
     """Header and lines of a table: every row against each of its controls, in points of the sweep's first figure.
 
-    Bold where the t-interval over seeds excludes 0.
+    Bold where the t-interval over seeds excludes 0. Then what cannot be compared yet, as "ROW with CONTROL".
     """
     header = ["row", "control", f"difference in {sweep.figures[0]}", "over seeds", "over seeds and pictures"]
-    lines = [
-        [name, control, *_difference(sweep, sweep.row(name), sweep.row(control), entries)]
-        for name, controls in sweep.compare.items()
-        for control in controls
-    ]
-    return header, lines
+    lines, without = [], []
+    for name, control in ((name, control) for name, controls in sweep.compare.items() for control in controls):
+        cells = _difference(sweep, sweep.row(name), sweep.row(control), entries)
+        if cells is None:
+            without.append(f"{name} with {control}")
+        else:
+            lines.append([name, control, *cells])
+    return header, lines, without
 
 
-def _difference(sweep: Sweep, ours: Row, control: Row, entries: list[Entry]) -> list[str]:
+def _difference(sweep: Sweep, ours: Row, control: Row, entries: list[Entry]) -> list[str] | None:
+    """None without a seed that both have."""
     figure = sweep.figures[0]
     done, theirs = (latest(entries, row.name, row.setting) for row in (ours, control))
     pairs = [
@@ -34,7 +37,7 @@ def _difference(sweep: Sweep, ours: Row, control: Row, entries: list[Entry]) -> 
         if figure in done[seed].figures and figure in theirs[seed].figures
     ]
     if not pairs:
-        return ["missing", "", ""]
+        return None
     values = [[100 * entry.figures[figure] for entry in pair] for pair in pairs]
     difference = paired_difference(*np.transpose(values))
     resampled = _over_pictures(pairs, figure)

@@ -96,16 +96,21 @@ def sweep_table(sweep: Sweep, entries: list[Entry]) -> str:
         seeds = str(len(found)) + (f" (missing: {', '.join(map(str, missing))})" if missing else "")
         seconds = f"{np.mean([entry.seconds['train'] for entry in found]):.0f}"
         lines.append([row.name, seeds, *(_mean_and_deviation(found, figure) for figure in sweep.figures), seconds])
-    table = markdown(header, lines)
-    if unrun:
-        sentence = f"Not run yet: {', '.join(unrun)}."
-        table += "\n" + textwrap.fill(sentence, 120, break_long_words=False, break_on_hyphens=False) + "\n"
-    return table
+    return markdown(header, lines) + _sentence("Not run yet", unrun)
 
 
 def difference_table(sweep: Sweep, entries: list[Entry]) -> str:
-    """One line for every row and control that the sweep compares."""
-    return markdown(*difference_lines(sweep, entries))
+    """One line for every row and control that the sweep compares; a sentence of those without a common seed."""
+    header, lines, without = difference_lines(sweep, entries)
+    return markdown(header, lines) + _sentence("No seed in common yet", without)
+
+
+def _sentence(what: str, names: Sequence[str]) -> str:
+    """What stands below a table; nothing without names."""
+    if not names:
+        return ""
+    text = f"{what}: {', '.join(names)}."
+    return "\n" + textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def discovery_table(sweep: Sweep, entries: list[Entry], given_k: str = "oracle", figure: str = "ami") -> str:
