@@ -318,7 +318,7 @@ def test_it_fits_every_screen(open_page):
 
 def test_the_endpoint_divides_and_leaves_the_checkpoint(client: Client):
     own = client.predict(checkpoint=NAME, classes=["1", 3], k=3, seed=5, api_name="/recluster")
-    assert own["settings"] == {"classes": ["1", "3"], "method": "kmeans", "k": 3, "pca": None, "seed": 5}
+    assert own["settings"] == {"classes": ["1", "3"], "method": "kmeans", "k": 3, "pca": None, "seed": 5, "at_least": 1}
     assert [entry["after"]["k"] for entry in own["classes"]] == [3, 3]
     assert [entry["before"]["k"] for entry in own["classes"]] == [2, 2]
     assert len(set(own["pictures"]["subclass_id"])) == 6

@@ -261,7 +261,7 @@ def test_json_parses_to_the_same_assignments(explorer: Explorer, start: View) ->
     view = explorer.recluster(start, [1], **SETTINGS)
     document = json.loads(report.as_json(view))
     assert [item["subclass_id"] for item in document["assignments"]] == view.gallery.subclass_id.tolist()
-    assert document["settings"] == {"classes": ["1"], "method": "kmeans", "k": 3, "pca": None, "seed": 0}
+    assert document["settings"] == {"classes": ["1"], "method": "kmeans", "k": 3, "pca": None, "seed": 0, "at_least": 1}
     (entry,) = document["classes"]
     assert entry["after"]["k"] == 3
     assert sum(member["size"] for member in entry["subclasses"]) == class_sizes(view.gallery)[1]
