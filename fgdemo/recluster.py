@@ -137,14 +137,14 @@ def recluster(
 def _check_k(k: int, labels: np.ndarray, at_least: int) -> None:
     ids, sizes = np.unique(labels, return_counts=True)
     smallest = int(sizes.min())
-    if at_least > 1 and k > 1 and isinstance(k, int) and k * at_least > smallest:
-        raise UserError(
-            f"{k} subclasses of at least {at_least} pictures need {k * at_least}, but class {ids[sizes.argmin()]} has "
-            f"{smallest}: choose a smaller number of either."
-        )
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= smallest:
         raise UserError(
             f"K is {k}, but it is a whole number from 1 to {smallest}, the pictures of class {ids[sizes.argmin()]}."
+        )
+    if k > 1 and k * at_least > smallest:
+        raise UserError(
+            f"{k} subclasses of at least {at_least} pictures need {k * at_least}, but class {ids[sizes.argmin()]} has "
+            f"{smallest}: choose a smaller number of either."
         )
 
 

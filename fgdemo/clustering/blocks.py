@@ -93,9 +93,8 @@ class Rows:
         for rows, labels in self:
             if not np.array_equal(labels, self.class_ids[seen : seen + len(labels)]):
                 raise UserError("blocks gave other rows than before: give what can be gone through again, as a list.")
-            sizes = np.bincount(labels, minlength=len(wanted)) * wanted
-            groups = class_groups(sizes, columns, rows.shape[1], rows.device)
             counts = np.bincount(labels, minlength=len(wanted))
+            groups = class_groups(counts * wanted, columns, rows.shape[1], rows.device)
             for number, group in enumerate(groups):
                 inside = rows_of_classes(labels, counts, group)
                 ids = torch.from_numpy(group).to(rows.device)

@@ -114,6 +114,17 @@ class LloydResult:
     inertia: Tensor
     iterations: Tensor
 
+    def best(self, restarts: int) -> LloydResult:
+        """The restart of lowest inertia of every class and K: labels (C, M, n), inertia and iterations (C, M)."""
+        shape = (len(self.labels), -1, restarts)
+        found = self.inertia.view(shape).argmin(2, keepdim=True)
+        labels = self.labels.view(*self.inertia.view(shape).shape, -1)
+        return LloydResult(
+            labels.gather(2, found[..., None].expand(-1, -1, 1, labels.shape[3]))[:, :, 0],
+            self.inertia.view(shape).gather(2, found)[..., 0],
+            self.iterations.view(shape).gather(2, found)[..., 0],
+        )
+
 
 def lloyd(
     batch: Batch,

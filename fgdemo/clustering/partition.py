@@ -60,11 +60,8 @@ def partition(
         starts = _override(starts, init, batch, ks)
     restarts = starts.shape[1] // sum(ks)
     found = lloyd(batch, starts, ks, restarts, admissible, max_iter=max_iter, tol=tol)
-    shape = (len(batch.x), len(ks), restarts)
-    best = found.inertia.view(shape).argmin(2, keepdim=True)
-    labels = found.labels.view(*shape, -1)
-    labels = labels.gather(2, best[..., None].expand(-1, -1, 1, labels.shape[3]))[:, :, 0]
-    return labels, int(found.iterations.view(shape).gather(2, best).max())
+    best = found.best(restarts)
+    return best.labels, int(best.iterations.max())
 
 
 def start_draws(seed: int, problems: int, k: int, starts: int) -> tuple[np.ndarray, bool]:

@@ -61,9 +61,8 @@ def cluster(
     restarts = uniform.shape[2]
     starts = seed_centroids(batch, seed_rows(batch, uniform), (k,))
     found = lloyd(batch, starts, (k,), restarts, admissible[:, None], max_iter=max_iter, tol=tol)
-    best = found.inertia.argmin(1, keepdim=True)
-    labels = found.labels.gather(1, best[..., None].expand(-1, -1, found.labels.shape[2]))
-    return labels[:, 0], found.inertia.gather(1, best)[:, 0]
+    best = found.best(restarts)
+    return best.labels[:, 0], best.inertia[:, 0]
 
 
 def principal_starts(

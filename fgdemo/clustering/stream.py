@@ -149,14 +149,15 @@ class _Fit:
         sums, counts = torch.zeros_like(self.centroids), torch.zeros_like(self.counts)
         inertia = torch.zeros_like(self.inertia)
         farthest = Farthest(self.centroids) if self.short() else None
-        for ids, places, batch, block_ends in self.data.batches(self.active.any(1).cpu().numpy(), total):
+        active = self.active.cpu().numpy()
+        for ids, places, batch, block_ends in self.data.batches(active.any(1), total):
             labels, distances = assign_rows(batch, self.centroids[ids].float(), self.start.ks, 1)
             labels = torch.where(self.active[ids][..., None], labels, -1)
             columns = columns_of(labels, self.start.ks, 1)
             sums[ids] += sums_of(batch, columns, total)
             counts[ids] += sizes_of(columns, total)
             inertia[ids] += distances.sum(2, dtype=torch.float64)
-            self._note(ids.cpu().numpy(), places, labels)
+            self._note(active[ids.cpu().numpy()], places, labels)
             if farthest is not None:
                 farthest.see(ids, batch, columns, distances)
             if moving and block_ends:
@@ -171,16 +172,20 @@ class _Fit:
             self._relocate(farthest)
 
     def short(self) -> bool:
-        """Some cluster of an active problem had no rows in the pass before."""
-        seen = torch.isfinite(self.inertia) & self.active
-        return bool((seen[:, self.of_column] & (self.counts == 0)).any())
+        """Some cluster has no rows."""
+        return bool(self._empty().any())
 
-    def _note(self, ids: np.ndarray, places: np.ndarray, labels: Tensor) -> None:
-        """Write down the labels of active problems; others keep theirs."""
+    def _empty(self) -> Tensor:
+        """(C, T) bool: clusters of active problems that had no rows in the pass before."""
+        seen = torch.isfinite(self.inertia) & self.active
+        return seen[:, self.of_column] & (self.counts == 0)
+
+    def _note(self, active: np.ndarray, places: np.ndarray, labels: Tensor) -> None:
+        """Write down the labels of a batch's (C_b, M) active problems; others keep theirs."""
         c, position = np.nonzero(places >= 0)
         found = labels.cpu().numpy().transpose(0, 2, 1)[c, position]
         at = places[c, position]
-        self.labels[at] = np.where(self.active.cpu().numpy()[ids[c]], found, self.labels[at])
+        self.labels[at] = np.where(active[c], found, self.labels[at])
 
     def _follow(self, sums: Tensor, counts: Tensor) -> None:
         """Move each centroid towards the mean of its rows in the block, by their share of all it has had."""
@@ -196,27 +201,24 @@ class _Fit:
     def _settle(self, sums: Tensor, counts: Tensor, inertia: Tensor) -> None:
         """Means, sizes and inertia of all rows for the active problems; those that no longer improve are done."""
         means = sums * scales(counts, sums.square().sum(2), self.data.spherical)[..., None]
-        # from around the centroids to around the means: |x - m|² = sum of |x - c|² + 2 S·(c - m) + n(|m|² - |c|²)
+        # around the means: sum of |x - m|² = sum of |x - c|² + 2 S·(c - m) + n(|m|² - |c|²), S the sum of n rows
         change = 2 * (sums * (self.centroids - means)).sum(2)
         change += counts * (means.square().sum(2) - self.centroids.square().sum(2))
         inertia = inertia.index_add(1, self.of_column, change).clamp_(min=0)
         live = self.active[:, self.of_column]
         self.centroids = torch.where((live & (counts > 0))[..., None], means, self.centroids)
         self.counts = torch.where(live, counts, self.counts)
-        empty = torch.zeros_like(self.active).index_put_((*self._empty(),), torch.tensor(True, device=live.device))
         better = torch.isinf(self.inertia) | (self.inertia - inertia > self.tol * self.inertia)
         self.inertia = torch.where(self.active, inertia, self.inertia)
-        self.active = self.active & (better | empty)
-
-    def _empty(self) -> tuple[Tensor, Tensor]:
-        """Classes and problems of the empty clusters."""
-        classes, columns = (self.active[:, self.of_column] & (self.counts == 0)).nonzero(as_tuple=True)
-        return classes, self.of_column[columns]
+        empty = self._empty()
+        short = torch.stack([empty[:, columns].any(1) for _, _, columns in self.blocks], 1)
+        self.active = self.active & (better | short)
 
     def _relocate(self, farthest: Farthest) -> None:
         """Move the centroids of empty clusters to the farthest rows of the problem's clusters of largest inertia."""
-        for _, problems, columns in self.blocks:
-            empty = (self.counts[:, columns] == 0) & self.active[:, problems]
+        everywhere = self._empty()
+        for _, _, columns in self.blocks:
+            empty = everywhere[:, columns]
             classes = empty.any(1).nonzero()[:, 0]
             if not len(classes):
                 continue

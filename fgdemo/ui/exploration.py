@@ -157,6 +157,9 @@ class Explorer:
             at_least=at_least,
             progress=progress,
         )
+        if progress is not None:
+            # a place to stop before a projection, which may take as long again
+            progress(len(chosen), len(chosen))
         settings = {
             "classes": [view.class_names[class_id] for class_id in chosen],
             "method": method,

@@ -208,7 +208,7 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
             before, steps = explorer.start(name, plane), []
             steps = [app.keep(before)]
         try:
-            with running.work(session(request), lambda done, total: bar((done, total), unit="classes")) as progress:
+            with running.work(_session(request), lambda done, total: bar((done, total), unit="classes")) as progress:
                 view = explorer.recluster(
                     before,
                     class_ids(chosen, before.class_names),
@@ -226,7 +226,7 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
         return display(view, steps)
 
     def end(request: gr.Request) -> None:
-        if not running.stop(session(request)):
+        if not running.stop(_session(request)):
             gr.Info("Nothing runs that could be stopped; it may be waiting for somebody else's turn to end.")
 
     @reported
@@ -303,7 +303,7 @@ def _buttons(*, busy: bool) -> list[Any]:
     return [gr.update(visible=not busy), gr.update(visible=busy)]
 
 
-def session(request: gr.Request | None) -> str:
+def _session(request: gr.Request | None) -> str:
     """Whose page asks; empty outside a browser."""
     return (request.session_hash if request is not None else None) or ""
 
