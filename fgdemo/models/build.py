@@ -8,6 +8,7 @@ from fgdemo.errors import UserError
 from fgdemo.models.conv_vit import OWN_ARCHITECTURES
 from fgdemo.models.neighbour_network import NeighbourNetwork  # noqa: F401  (registers "neighbours")
 from fgdemo.models.network import NETWORKS, Network
+from fgdemo.models.subclass_network import SubclassNetwork  # noqa: F401  (registers "subclasses")
 from fgdemo.models.timm_network import TimmNetwork  # noqa: F401  (registers "timm")
 from fgdemo.models.voting import VotingNetwork  # noqa: F401  (registers "voting")
 
