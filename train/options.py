@@ -16,7 +16,7 @@ class DataOptions:
 
     data: str = "scenes"
     """data set: scenes, digits, imagefolder, flowers102, grocery_store, cub200, stanford_dogs, oxford_pets, nabirds,
-    stanford_cars or fgvc_aircraft"""
+    stanford_cars, fgvc_aircraft or plantnet300k"""
     data_root: str | None = None
     """folder that holds the data set; not needed for scenes and digits"""
     labels: Literal["fine", "coarse"] | None = None
