@@ -38,6 +38,7 @@ def plantnet300k(root: Path | None, *, seed: int) -> Catalogue:
     ``seed`` has no part in it. Fine classes are in the order of their official ids, as in the authors' code. Their
     names come from several checklists: some are synonyms, and "Lactuca virosa L." and "Lactuca virosa Habl." are two
     classes, so that the botanists stay in the names. Coarse classes are the genera, the first words of the names.
+    Reading takes up to 0.4 GB of memory.
 
     Raises:
         UserError: the data set is not under ``root``, is there in part, or its files cannot be understood.
