@@ -13,7 +13,7 @@ def test_names_are_sorted_and_complete():
     names = dataset_names()
     assert names == sorted(names)
     published = "flowers102 grocery_store cub200 stanford_dogs oxford_pets nabirds stanford_cars fgvc_aircraft"
-    larger = "plantnet300k df20 places365"
+    larger = "plantnet300k df20 inaturalist places365"
     assert {"scenes", "digits", "imagefolder", *published.split(), *larger.split()} <= set(names)
 
 
