@@ -61,7 +61,7 @@ def df20(root: Path | None, *, seed: int, val_fraction: float = 0.1, superclasse
     require_files(root, (*TABLES.values(), folder), "df20", HOW)
     tables = [_read(root / table) for table in TABLES.values()]
     pictures, ids, names, genera, families = zip(*(row for table in tables for row in table), strict=True)
-    fine = np.array(ids, dtype=np.int64)
+    fine = np.array(ids)
     class_names = shared_values(fine, names, "scientific names", HOW, official_first=0)
     of_class = shared_values(fine, _completed(ids, genera), "genera", HOW, official_first=0)
     if superclasses == "family":

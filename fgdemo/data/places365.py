@@ -108,7 +108,7 @@ def _read(path: Path, classes: int) -> tuple[list[str], np.ndarray]:
     try:
         words = path.read_text(encoding="utf-8").split()
         pictures, labels = words[::2], np.array(words[1::2]).astype(np.int64)
-    except ValueError as error:  # UnicodeDecodeError is one too
+    except (ValueError, OverflowError) as error:  # UnicodeDecodeError is a ValueError
         raise UserError(f"{path}: expected a picture and the number of its class in each line. {HOW}") from error
     if not pictures:
         raise UserError(f"{path} lists no pictures. {HOW}")

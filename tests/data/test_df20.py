@@ -123,6 +123,7 @@ def test_an_archive_unpacked_in_part_is_noticed(fungi):
             r"train_metadata_PROD-2\.csv is not a whole table with the columns image_path, class_id",
         ),
         (".JPG,3,", ".JPG,three,", "is not a whole table"),
+        (".JPG,3,", ".JPG,99999999999999999999,", "class ids of the pictures are not 0, 1, 2 and so on"),
         (".JPG,3,", ".JPG,7,", r"class ids of the pictures are not 0, 1, 2 and so on"),
         ("Russula,,Russula nobilis Velen.", "Russula,,Russula alba", "Class 0 has two scientific names, Russula alba"),
         ("Russula,,Russula nobilis Velen.", "Agaricus,,Russula nobilis Velen.", "Class 0 has two genera, Agaricus"),

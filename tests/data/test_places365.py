@@ -138,6 +138,12 @@ def test_an_archive_unpacked_in_part_is_noticed(places):
         (TRAIN, "bar_stool/00000001.jpg 1", "bar_stool/00000001.jpg 0", r"bar_stool/00000001\.jpg is not of class 0"),
         (TRAIN, "bar_stool/00000001.jpg 1", "bar_stool/00000001.jpg 4", r"00000001\.jpg has class 4, which categories"),
         (TRAIN, "bar_stool/00000001.jpg 1", "bar_stool/00000001.jpg -1", r"00000001\.jpg has class -1, which"),
+        (
+            VAL,
+            "Places365_val_00000001.jpg 0",
+            "Places365_val_00000001.jpg " + "9" * 30,
+            "expected a picture and the number",
+        ),
         (TRAIN, "bar_stool/00000001.jpg 1", "bar_stool/00000001.jpg", "expected a picture and the number of its class"),
         (TRAIN, "outdoor/00000010.jpg 3\n", "outdoor/00000010.jpg", r"breaks off: .*/00000010\.jpg, has no class"),
         (TRAIN, "bar_stool/00000002.jpg 1", "bar_stool/00000001.jpg 1", r"bar_stool/00000001\.jpg more than once"),
