@@ -16,14 +16,15 @@ class DataOptions:
 
     data: str = "scenes"
     """data set: scenes, digits, imagefolder, flowers102, grocery_store, cub200, stanford_dogs, oxford_pets, nabirds,
-    stanford_cars or fgvc_aircraft"""
+    stanford_cars, fgvc_aircraft, plantnet300k, df20, inaturalist or places365"""
     data_root: str | None = None
     """folder that holds the data set; not needed for scenes and digits"""
     labels: Literal["fine", "coarse"] | None = None
     """level of the hierarchy that training sees; not given: the data set's own"""
     superclasses: str | None = None
     """which grouping of the classes to use where a data set offers several (digits: parity, loops, magnitude;
-    nabirds: species, family; fgvc_aircraft: family, manufacturer)"""
+    nabirds: species, family; fgvc_aircraft: family, manufacturer; df20: genus, family; inaturalist: genus, family,
+    order, class, phylum, kingdom; places365: indoor_outdoor)"""
     val_fraction: float | None = None
     """share of the training pictures held out for validation, where no official split says"""
     test_fraction: float | None = None

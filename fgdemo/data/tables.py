@@ -1,10 +1,11 @@
-"""Text tables of data sets: one row a line, its first word the key."""
+"""Text tables of data sets, one row a line with its first word the key, and their JSON files."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -39,6 +40,14 @@ def read_lines(path: Path, how: str) -> list[str]:
         return [" ".join(line.split()) for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file. {how}") from error
+
+
+def read_json(path: Path, how: str) -> Any:
+    """What a JSON file holds; UserError if it is none, as when its download broke off."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not a whole JSON file. {how}") from error
 
 
 def read_table(path: Path, how: str) -> dict[str, str]:

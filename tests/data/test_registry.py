@@ -13,7 +13,8 @@ def test_names_are_sorted_and_complete():
     names = dataset_names()
     assert names == sorted(names)
     published = "flowers102 grocery_store cub200 stanford_dogs oxford_pets nabirds stanford_cars fgvc_aircraft"
-    assert {"scenes", "digits", "imagefolder", *published.split()} <= set(names)
+    larger = "plantnet300k df20 inaturalist places365"
+    assert {"scenes", "digits", "imagefolder", *published.split(), *larger.split()} <= set(names)
 
 
 def test_the_command_line_names_them_all():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fgdemo.data.tables import number_keys, read_ids, read_table
+from fgdemo.data.tables import number_keys, read_ids, read_json, read_table
 from fgdemo.errors import UserError
 
 HOW = "Fetch it."
@@ -47,3 +47,10 @@ def test_number_keys(write):
     assert number_keys(read_table(path, HOW), path, HOW) == {10: "ten", 2: "two"}
     with pytest.raises(UserError, match=r"table\.txt: 'two' is not the number of a class"):
         number_keys({"two": 2}, path, HOW)
+
+
+def test_json_files(write):
+    assert read_json(write('{"a": [1, "caf\\u00e9"]}'), HOW) == {"a": [1, "caf\u00e9"]}
+    for text in ('{"a": [1,', "", '"caf\xe9"'):
+        with pytest.raises(UserError, match=r"table\.txt is not a whole JSON file\. Fetch it\."):
+            read_json(write(text), HOW)
