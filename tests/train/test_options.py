@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -173,6 +174,15 @@ def test_automatic_precision_is_what_the_device_computes_in(
     AcceleratorState._reset_state(True)
     assert launch.make_accelerator(replace(options, precision="bf16")).mixed_precision == "bf16"
     assert ("--precision auto" in capsys.readouterr().err) is not native
+
+
+def test_bf16_of_the_processor_is_what_the_kernel_lists() -> None:
+    """oneDNN emulates bf16 on older processors, at a sixth of the speed of float32."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file() or platform.machine() != "x86_64":
+        pytest.skip("the flags of the processor are read from Linux on x86-64")
+    flags = set(info.read_text(encoding="utf-8").split())
+    assert launch.computes_in_bf16("cpu") == bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
 def test_threads(train: Callable[..., Path], garden: list[str]) -> None:
