@@ -21,12 +21,20 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fgdemo.data import ClassBalancedSampler, EpochSampler, ImageSplit, Sample, keyed_seed
+from fgdemo.data import (
+    ClassBalancedSampler,
+    EpochSampler,
+    ImageSplit,
+    Preprocessing,
+    Sample,
+    eval_transform,
+    keyed_seed,
+)
 from fgdemo.errors import UserError
 from fgdemo.models import Network
-from train.inference import run_split
+from train.inference import Outputs, run_split
 from train.launch import StopSignal, leave_signals_to_parent
-from train.methods import Method
+from train.methods import BetweenEpochs, Method
 from train.metrics import classification_metrics
 from train.optim import OptimizerSet
 from train.options import OptimOptions, RunOptions
@@ -68,6 +76,7 @@ class Engine:
     """Trains the network of a method on one split, evaluates it on another, saves and resumes.
 
     Args:
+        preprocessing: how pictures are seen without augmentation.
         identity: the options that a resumed run must share with the one that saved its state.
         folder: the run's folder, which exists and belongs to this run.
     """
@@ -82,12 +91,13 @@ class Engine:
         *,
         optim: OptimOptions,
         run: RunOptions,
+        preprocessing: Preprocessing,
         workers: int,
         identity: dict[str, Any],
         folder: Path,
     ) -> None:
         self.accelerator, self.method, self.network = accelerator, method, network
-        self.train_split, self.val_split = train, val
+        self.train_split, self.val_split, self.preprocessing = train, val, preprocessing
         self.optim, self.run_options, self.workers = optim, run, workers
         self.identity = {
             **identity,
@@ -101,6 +111,7 @@ class Engine:
         self.total_steps = self.steps_per_epoch * optim.epochs
 
         network.to(accelerator.device)
+        method.prepare(network, accelerator.device)
         self.optimizers = OptimizerSet(method.optimizers(network, optim), self.steps_per_epoch)
         self.optimizer = accelerator.prepare_optimizer(self.optimizers)
         self.ema = ModelEmaV3(network, decay=optim.ema, use_warmup=True) if optim.ema else None
@@ -160,6 +171,8 @@ class Engine:
         self.network.train()
         self.batches.epoch = position.epoch
         self.batches.start = position.step - position.epoch * self.steps_per_epoch
+        if self.batches.start == 0:
+            self.method.between_epochs(self.network, self._between_epochs())
         batches = iter(loader)
         for _ in range(self.batches.start, self.steps_per_epoch):
             self._step(batches)
@@ -226,6 +239,31 @@ class Engine:
 
     # Between epochs ------------------------------------------------------------------------------------------------
 
+    def _between_epochs(self) -> BetweenEpochs:
+        position = self.position
+
+        def log(figures: dict[str, float]) -> None:
+            self.log.write(position.step, position.epoch, figures, time.monotonic() - self.clock)
+
+        return BetweenEpochs(
+            epoch=position.epoch,
+            device=self.accelerator.device,
+            features=self._clean_features,
+            total=self._total,
+            first=self.accelerator.is_main_process,
+            seed=self.run_options.seed,
+            log=log,
+        )
+
+    def _clean_features(self) -> Outputs:
+        return run_split(
+            self.accelerator,
+            self.network,
+            self.train_split.with_transform(eval_transform(self.preprocessing)),
+            batch_size=self.optim.batch_size,
+            workers=self.workers,
+        )
+
     def _end_epoch(self) -> None:
         position = self.position
         last = position.epoch == self.optim.epochs
@@ -271,6 +309,7 @@ class Engine:
     # State ---------------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
+        self.method.gather_state(self._total)
         if self.accelerator.is_main_process:
             packed = {name: pack_optimizer(member) for name, member in self.optimizers.members.items()}
             tensors = {
@@ -344,6 +383,10 @@ def _sampler(accelerator: Accelerator, split: ImageSplit, optim: OptimOptions, s
         return ClassBalancedSampler(
             split.targets, batch_size, per_class=optim.per_class, micro_batch=optim.batch_size, **common
         )
+    if optim.views > 1:
+        # each picture as a class of its own, of which it is the only one: it comes again, augmented anew
+        pictures = np.arange(len(split))
+        return ClassBalancedSampler(pictures, batch_size, per_class=optim.views, micro_batch=optim.batch_size, **common)
     return EpochSampler(len(split), batch_size, **common)
 
 

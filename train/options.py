@@ -96,6 +96,9 @@ class OptimOptions:
     per_class: int = 0
     """pictures of each class in one forward pass (P x K sampling: classes come equally often); 0: every picture comes
     once an epoch, in any order"""
+    views: int = 1
+    """augmented views of each picture in one forward pass, for losses that compare them; an epoch is as long as
+    without, so that with 2 each picture comes in half of the epochs"""
     opt: str = "adamw"
     """optimiser: sgd, adam, adamw or any other name of timm's factory"""
     lr: float = 1e-3

@@ -50,7 +50,7 @@ def train_command(name: str, argv: list[str]) -> None:
 
     catalogue = open_catalogue(data, run.seed)
     level = data.labels or catalogue.default_labels
-    method = method_class(own, DataInfo(catalogue.class_names(level), len(catalogue.rows("train"))))
+    method = method_class(own, DataInfo.of(catalogue, level))
     network = method.build(encoder)
     if data.novelty_from:
         _check_novelty_source(data, encoder.encoder)
@@ -70,6 +70,7 @@ def train_command(name: str, argv: list[str]) -> None:
             val_split,
             optim=optim,
             run=run,
+            preprocessing=preprocessing,
             workers=data.workers,
             identity={
                 "method": name,

@@ -73,6 +73,37 @@ def ari(truth: Any, labels: Any) -> float:
     return float(adjusted_rand_score(*_pair(truth, labels)))
 
 
+def classwise_ari(classes: Any, first: Any, second: Any) -> np.ndarray:
+    """(C,) adjusted Rand index between two divisions of each class, all classes at once.
+
+    Args:
+        classes: (N,) class ids from 0.
+        first, second: (N,) clusters from 0 inside the class, -1 for none; such rows are left out.
+
+    Returns:
+        float64; 1 where both divisions are the trivial one, NaN for a class without rows.
+    """
+    ids = as_labels(classes, len(classes), name="classes")
+    a, b = (as_labels(labels, len(ids), name="clusters", lowest=-1) for labels in (first, second))
+    shape = (int(ids.max()) + 1, int(a.max()) + 1, int(b.max()) + 1) if len(ids) else (0, 0, 0)
+    table = np.zeros(shape)
+    known = (a >= 0) & (b >= 0)
+    np.add.at(table, (ids[known], a[known], b[known]), 1)
+
+    def pairs(counts: np.ndarray) -> np.ndarray:
+        return (counts * (counts - 1) / 2).sum(tuple(range(1, counts.ndim)))
+
+    sizes = table.sum((1, 2))
+    both, rows, columns = pairs(table), pairs(table.sum(2)), pairs(table.sum(1))
+    everything = sizes * (sizes - 1) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        expected = rows * columns / everything
+        result = (both - expected) / ((rows + columns) / 2 - expected)
+    # equal divisions of one cluster, or of single rows only, leave nothing to be expected
+    result = np.where((rows + columns) / 2 == np.where(everything > 0, expected, 0), 1.0, result)
+    return np.where(sizes > 0, result, np.nan)
+
+
 def hungarian_accuracy(truth: Any, labels: Any) -> float:
     """Share of rows in the right group under the best one-to-one matching of clusters and groups."""
     from scipy.optimize import linear_sum_assignment

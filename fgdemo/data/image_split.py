@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import operator
 from collections.abc import Callable
@@ -96,6 +97,12 @@ class ImageSplit(Dataset):
                 image = self.transform(image)
         index = int(self.rows[shown])
         return Sample(image, int(self.targets[row]), index, str(self.catalogue.keys[index]))
+
+    def with_transform(self, transform: Callable[..., Any] | None) -> ImageSplit:
+        """The same samples, and the same cache, under another transform."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
 
     def preload(self, threads: int = 4) -> None:
         """Decode every picture into the cache now, so that forked workers share it.

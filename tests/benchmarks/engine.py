@@ -71,13 +71,13 @@ def engine_loop(catalogue: Catalogue, options: argparse.Namespace, folder: Path)
     run = RunOptions(precision=options.precision, device="cpu", trackers="none")
     optim = OptimOptions(epochs=options.epochs, batch_size=options.batch_size)
     data = DataOptions(data=options.data, cache=options.cache)
-    method = Classify(MixingOptions(), DataInfo(catalogue.class_names("fine"), len(catalogue.rows("train"))))
+    method = Classify(MixingOptions(), DataInfo.of(catalogue, "fine"))
     network = method.build(EncoderOptions(encoder=options.encoder, pretrained=False, img_size=options.img_size))
     preprocessing = Preprocessing.from_data_config(network.encoder.data_config)
     train, _ = open_splits(catalogue, data, AugmentOptions(), preprocessing, 0)
     engine = Engine(
         make_accelerator(run), method, network, train, None,
-        optim=optim, run=run, workers=options.workers, identity={}, folder=folder,
+        optim=optim, run=run, preprocessing=preprocessing, workers=options.workers, identity={}, folder=folder,
     )  # fmt: skip
     return engine.fit
 

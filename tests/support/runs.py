@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from train.methods import DataInfo
 from train.state import list_states, load_state
 from train.tracking import read_rows
 
@@ -23,3 +25,9 @@ def assert_equal_runs(first: Path, second: Path) -> None:
         for name, tensor in tensors.items():
             assert torch.equal(tensor, b.tensors[stem][name]), (stem, name)
     assert rows_without_clock(first) == rows_without_clock(second)
+
+
+def data_info(names: str, n: int) -> DataInfo:
+    """Training data of n samples whose classes, one letter each, take turns."""
+    index = np.arange(n)
+    return DataInfo(tuple(names), index, index % len(names), np.array([f"{i}.png" for i in index]))

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 from support.commands import ROOT
+from support.runs import data_info
 from timm import is_model
 from timm.models import is_model_pretrained
 
 from fgdemo.data import dataset_names
 from train.cli import build_parser, split_namespace
-from train.methods import METHODS, DataInfo
+from train.methods import METHODS
 from train.options import GROUPS, OptimOptions
 from train.run import check_options
 
@@ -38,7 +39,7 @@ def test_options_are_accepted(path: Path) -> None:
     assert data.data in dataset_names()
     assert is_model(encoder.encoder.partition(".")[0])
     assert is_model_pretrained(encoder.encoder) or not encoder.pretrained
-    method(own, DataInfo(("a", "b"), 4)).check(optim)
+    method(own, data_info("ab", 4)).check(optim)
     chosen = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert all(getattr(optim, f.name) == chosen[f.name] for f in fields(OptimOptions) if f.name in chosen)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 from support.commands import ROOT, TWO, finish, start
-from support.runs import assert_equal_runs
+from support.runs import assert_equal_runs, data_info
 
 from fgdemo.checkpoint import read_checkpoint
 from fgdemo.data import Sample
@@ -25,7 +25,7 @@ from fgdemo.models import Network
 from fgdemo.predict import load
 from train.__main__ import main
 from train.cli import build_parser, split_namespace
-from train.methods import DataInfo, Voting, voting
+from train.methods import Voting, voting
 from train.methods.voting import PRESETS, VotingOptions
 from train.options import GROUPS, EncoderOptions, OptimOptions
 from train.state import list_states, load_state
@@ -39,7 +39,7 @@ ENCODER = EncoderOptions(
     img_size=32,
     encoder_args={"channels": [8, 16], "depth": 4, "num_heads": 2},
 )
-DATA = DataInfo(tuple("abcd"), 40)
+DATA = data_info("abcd", 40)
 # The same on the command line, on the digits: nine steps an epoch.
 SMALL = [
     *("--data", "digits", "--encoder", "vit_conv_mini_patch16_128", "--no-pretrained", "--img-size", "32", "--cache"),

@@ -7,24 +7,66 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
-from fgdemo.data import Sample
+from fgdemo.clustering import ClasswiseClustering
+from fgdemo.data import Catalogue, Sample
 from fgdemo.models import Network, build_classifier
+from train.inference import Outputs
 from train.optim import OptimizerPlan, parameter_groups
 from train.options import EncoderOptions, OptimOptions
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a method may know of the training data before it builds its network."""
+    """What a method may know of the training data before it builds its network.
+
+    Attributes:
+        index: (N,) int64 dataset indices of the training pictures, ascending.
+        targets: (N,) int64 their classes.
+        keys: (N,) their sample keys.
+    """
 
     class_names: tuple[str, ...]
-    samples: int
+    index: np.ndarray
+    targets: np.ndarray
+    keys: np.ndarray
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, level: str) -> DataInfo:
+        """The training pictures of a data set with their classes at a level, "fine" or "coarse"."""
+        rows = catalogue.rows("train")
+        return cls(catalogue.class_names(level), rows, catalogue.targets(level)[rows], catalogue.keys[rows])
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class BetweenEpochs:
+    """What the engine offers a method before each epoch.
+
+    Attributes:
+        epoch: the epoch that is about to begin, from 0.
+        device: where the network is.
+        features: one pass over the training pictures without augmentation, by the network that is trained (not its
+            average), in evaluation mode; the same on every process. It takes about a third of the time of an epoch.
+        total: sum of a tensor over the processes, all of which call it alike.
+        first: whether this is the first process.
+        seed: the run's.
+        log: write named figures into the run's log.
+    """
+
+    epoch: int
+    device: torch.device
+    features: Callable[[], Outputs]
+    total: Callable[[Tensor], Tensor]
+    first: bool
+    seed: int
+    log: Callable[[dict[str, float]], None]
 
 
 class Method(ABC):
@@ -43,6 +85,9 @@ class Method(ABC):
     @abstractmethod
     def build(self, encoder: EncoderOptions) -> Network:
         """The network to train, with its encoder frozen if the options say so."""
+
+    def prepare(self, network: Network, device: torch.device) -> None:  # noqa: B027
+        """Once the network is on its device, before a saved state is loaded."""
 
     @abstractmethod
     def training_step(self, model: nn.Module, batch: Sample) -> dict[str, Tensor]:
@@ -63,8 +108,19 @@ class Method(ABC):
         """The optimisers by name, each over parameters of its own: one over all that trains, unless overridden."""
         return {"main": OptimizerPlan(parameter_groups(network, options, network.new_modules()), options)}
 
+    def between_epochs(self, network: Network, engine: BetweenEpochs) -> None:  # noqa: B027
+        """Before each epoch, on every process."""
+
+    def gather_state(self, total: Callable[[Tensor], Tensor]) -> None:  # noqa: B027
+        """On every process, before the first one saves `state_dict`: put together what each has learned alone."""
+
     def end_step(self, network: Network, total: Callable[[Tensor], Tensor], steps_per_epoch: int) -> None:  # noqa: B027
         """After an optimiser step; `total` sums a tensor over the processes, all of which call it alike."""
+
+    def divide(self, outputs: Outputs, seed: int) -> ClasswiseClustering | None:
+        """The subclasses that a checkpoint shows, of training pictures as the exported network sees them, after
+        `load_state_dict`; None where the method knows of none, and its checkpoint's classes are divided anew."""
+        return None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors beside the network that must survive a restart."""

@@ -86,17 +86,17 @@ class FgdccOptions(MixingOptions):
     partition: Literal["kmeans", "shuffled"] = "kmeans"
     """kmeans, or a control: subclasses of the sizes of the first division, dealt out at random once"""
     invariance: float | None = None
-    """weight of the VICReg distance between pictures of one cluster or class in a batch; needs --per-class"""
+    """weight of the VICReg distance between pictures of one cluster or class in a batch, or views of a picture"""
     variance: float | None = None
     """weight of the VICReg hinge on the standard deviation of each dimension"""
     covariance: float | None = None
     """weight of the VICReg penalty on covariances of different dimensions"""
     pairs: Literal["cluster", "class", "picture"] | None = None
-    """whom the invariance pulls together: pictures of one subclass (of the chosen number), of one class, or views of one
-    picture, which need --views"""
+    """whom the invariance pulls together: pictures of one subclass (of the chosen number), of one class, or views of
+    one picture, which need --views"""
     scale: Literal["sphere", "unit", "raw"] | None = None
-    """features under VICReg: on a sphere where a deviation of 1 in every dimension is possible, of unit length (where it
-    is not), or as they are"""
+    """features under VICReg: on a sphere where a deviation of 1 in every dimension is possible, of unit length (where
+    it is not), or as they are"""
     both_sides: bool | None = None
     """send the gradient of VICReg to both pictures of a pair; false: to one, as published"""
 
@@ -147,13 +147,13 @@ class Fgdcc(Method):
         return network
 
     def check(self, optim: OptimOptions) -> None:
-        if self.vicreg_weights[0] and self.pairs == "picture":
-            if optim.views < 2:
-                raise UserError("Pairs of views of one picture need --views 2 or more.")
-        elif self.vicreg_weights[0] and not optim.per_class:
+        invariant, by_chance = self.vicreg_weights[0] > 0, optim.batch_size >= 2 * self.data.num_classes
+        if invariant and self.pairs == "picture" and optim.views < 2:
+            raise UserError("Pairs of views of one picture need --views 2 or more.")
+        if invariant and self.pairs != "picture" and not (optim.per_class or by_chance):
             raise UserError(
-                "The invariance needs several pictures of each class in a forward pass: add --per-class 2 or more (or "
-                "--invariance 0)."
+                f"The invariance needs several pictures of each class in a forward pass, and --batch-size "
+                f"{optim.batch_size} has too few of {self.data.num_classes} classes: add --per-class 2 or more."
             )
         if self.divides and self.options.start_epoch >= optim.epochs:
             raise UserError(
