@@ -245,6 +245,9 @@ def _describe(name: str, prediction: Any, words: Terms) -> str:
         best, second = prediction.subclass, prediction.runner_up
         line = f'  {words.group} "{_plain(best.name)}" ({best.size} pictures) at distance {best.distance:.3f}'
         lines.append(line + (f', then "{_plain(second.name)}" at {second.distance:.3f}' if second else ""))
+    if len(prediction.posterior) > 1:
+        shares = (f'"{_plain(share.name)}" {share.probability:.2%}' for share in prediction.posterior)
+        lines.append(f"  {words.groups} by the network's head " + ", ".join(shares))
     if prediction.novelty is not None and prediction.novelty.is_novel:
         score, threshold, _ = prediction.novelty
         lines.append(f"  unlike anything in the gallery: nearest at {score:.3f}, threshold {threshold:.3f}")

@@ -54,6 +54,8 @@ class Gallery:
         centroids: (S, D) float32, rows in ascending subclass id.
         centroid_ids: (S,) int32.
         subclasses: content of subclasses.json.
+        hypotheses: (N, M) int16, for each K of ``subclasses["ks"]`` the row's cluster 0..K-1 inside its class, -1
+            where there is none; None where there is no such list.
     """
 
     embeddings: np.ndarray
@@ -66,6 +68,7 @@ class Gallery:
     centroids: np.ndarray
     centroid_ids: np.ndarray
     subclasses: dict[str, Any]
+    hypotheses: np.ndarray | None = None
 
     @classmethod
     def build(
@@ -118,11 +121,18 @@ class Gallery:
         keys, key_offsets = pack([key.encode("utf-8") for key in self.keys])
         names = ("embeddings", "class_id", "subclass_id", "split", "thumbnails", "thumbnail_offsets")
         arrays = {name: getattr(self, name) for name in (*names, "centroids", "centroid_ids")}
+        if self.hypotheses is not None:
+            arrays["hypotheses"] = self.hypotheses
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         return {**tensors, "keys": keys, "key_offsets": key_offsets}
 
     def with_subclasses(
-        self, subclass_id: np.ndarray, subclasses: dict[str, Any], centroids: np.ndarray | None = None
+        self,
+        subclass_id: np.ndarray,
+        subclasses: dict[str, Any],
+        centroids: np.ndarray | None = None,
+        *,
+        hypotheses: np.ndarray | None = None,
     ) -> Gallery:
         """The same pictures under another subdivision; this gallery is left as it is.
 
@@ -131,6 +141,8 @@ class Gallery:
             subclasses: content of subclasses.json that lists these ids.
             centroids: (S, D) in ascending subclass id; the mean of the unit embeddings of each subclass's
                 training rows when None.
+            hypotheses: (N, M) for the numbers ``subclasses["ks"]``, those of this gallery when None; without such
+                numbers the new gallery has none.
 
         Raises:
             UserError: a listed subclass has no training row and no centroid was given.
@@ -139,12 +151,14 @@ class Gallery:
         rows = np.asarray(subclass_id, np.int32)
         if centroids is None:
             centroids = self._means(rows, ids)
+        kept = self.hypotheses if hypotheses is None else np.asarray(hypotheses, np.int16)
         return replace(
             self,
             subclass_id=rows,
             subclasses=subclasses,
             centroids=np.asarray(centroids, np.float32),
             centroid_ids=ids,
+            hypotheses=kept if "ks" in subclasses else None,
         )
 
     def __len__(self) -> int:

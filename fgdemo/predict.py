@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -14,7 +15,7 @@ import torch
 
 from fgdemo.checkpoint import Checkpoint, read_checkpoint
 from fgdemo.checkpoint.hub import resolve
-from fgdemo.checkpoint.schema import CONFIG_FILE, WEIGHTS_FILE
+from fgdemo.checkpoint.schema import CONFIG_FILE, SUBCLASSES_FILE, WEIGHTS_FILE
 from fgdemo.data.images import open_image
 from fgdemo.data.transforms import Preprocessing, crop_box, eval_transform
 from fgdemo.errors import UserError
@@ -23,9 +24,17 @@ from fgdemo.explain.explanation import explain as explain_image
 from fgdemo.gallery import Gallery, NearestSubclass
 from fgdemo.models.build import build_from_config
 from fgdemo.models.network import Network
-from fgdemo.prediction import Box, ClassScore, Neighbour, Novelty, Prediction, SubclassMatch
+from fgdemo.prediction import Box, ClassScore, Neighbour, Novelty, Prediction, SubclassMatch, SubclassShare
 
 Picture = str | os.PathLike | bytes | PIL.Image.Image
+
+
+class _Output(NamedTuple):
+    """logits (B, C), embedding (B, D), and subclass logits (B, C, columns) where the network has some: float32, CPU."""
+
+    logits: torch.Tensor
+    embedding: torch.Tensor
+    subclass_logits: torch.Tensor | None
 
 
 class Classifier:
@@ -50,6 +59,8 @@ class Classifier:
         with _blaming(checkpoint.directory / CONFIG_FILE):
             self.preprocessing = Preprocessing.from_dict(self.config["fgdemo"]["preprocessing"])
         self._transform = eval_transform(self.preprocessing)
+        entries = {entry["class_id"]: entry["subclasses"] for entry in self.gallery.subclasses["classes"]}
+        self._with_columns = {c: members for c, members in entries.items() if all("column" in m for m in members)}
         # Explaining records inside the network, and one picture at a time is fastest on few cores anyway.
         self._lock = threading.Lock()
 
@@ -99,7 +110,7 @@ class Classifier:
         parts = [np.zeros((0, self.gallery.dim), np.float32)]
         for start in range(0, len(images), batch_size):
             tensors = self._tensors([open_image(image) for image in images[start : start + batch_size]])
-            parts.append(self._forward(tensors)[1].numpy())
+            parts.append(self._forward(tensors).embedding.numpy())
         return np.concatenate(parts)
 
     def explain(self, image: Picture, class_id: int | None = None, *, k: int | None = None) -> Explanation:
@@ -120,14 +131,15 @@ class Classifier:
     def _tensors(self, pictures: list[PIL.Image.Image]) -> torch.Tensor:
         return torch.stack([self._transform(picture) for picture in pictures]).to(self.device)
 
-    def _forward(self, tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (B, C) and embeddings (B, D), float32 on the CPU."""
+    def _forward(self, tensors: torch.Tensor) -> _Output:
         with self._lock, torch.inference_mode():
             output = self.network(tensors)
             logits, embedding = output.logits.float().cpu(), output.embedding.float().cpu()
+            inside = getattr(output, "subclass_logits", None)
+            inside = inside.float().cpu() if inside is not None else None
         if not (logits.isfinite().all() and embedding.isfinite().all()):
             raise UserError("The network's output is not finite; the checkpoint's weights are of no use.")
-        return logits, embedding
+        return _Output(logits, embedding, inside)
 
     def _explain(self, tensor: torch.Tensor, box: Box, class_id: int | None, k: int | None = None) -> Explanation:
         with self._lock:
@@ -137,7 +149,7 @@ class Classifier:
         self, pictures: list[PIL.Image.Image], top: int, explain: bool, prototypes: int, neighbours: int
     ) -> list[Prediction]:
         tensors = self._tensors(pictures)
-        logits, embedding = self._forward(tensors)
+        logits, embedding, inside = self._forward(tensors)
         probability, order = logits.softmax(dim=1).sort(dim=1, descending=True, stable=True)
         first = order[:, 0].numpy()
         nearest = self.gallery.nearest_subclass(embedding, first)
@@ -155,6 +167,7 @@ class Classifier:
                     superclass=self.config["fgdemo"]["superclass_names"][first[i]],
                     subclass=subclass,
                     runner_up=runner_up,
+                    posterior=self._posterior(inside[i, first[i]], int(first[i])) if inside is not None else (),
                     prototypes=tuple(central),
                     prototype_keys=tuple(self.gallery.keys[row] for row in central),
                     neighbours=self._neighbours(rows[i, :neighbours], distances[i, :neighbours]),
@@ -174,6 +187,17 @@ class Classifier:
 
         best = match(int(nearest.id[i]), float(nearest.distance[i]))
         return best, match(int(nearest.runner_up[i]), float(nearest.runner_up_distance[i]))
+
+    def _posterior(self, columns: torch.Tensor, class_id: int) -> tuple[SubclassShare, ...]:
+        """The head's probabilities of the subclasses of a class, from its (columns,) subclass logits."""
+        members = self._with_columns.get(class_id, [])
+        own = columns[[member["column"] for member in members]]
+        if not own.isfinite().any():
+            # no subclass has a column, or training gave the head none of these
+            return ()
+        shares = zip(members, own.softmax(0).tolist(), strict=True)
+        found = (SubclassShare(member["id"], member["name"], share) for member, share in shares)
+        return tuple(sorted(found, key=lambda share: -share.probability))
 
     def _neighbours(self, rows: np.ndarray, distances: np.ndarray) -> tuple[Neighbour, ...]:
         return tuple(
@@ -221,11 +245,15 @@ def load(path_or_hub_id: str | Path, *, device: str = "auto", revision: str | No
 def _check_output(classifier: Classifier) -> None:
     """One empty picture through the network, so that a mismatch shows on loading and not on the first picture."""
     blank = torch.zeros(1, *classifier.preprocessing.input_size, device=classifier.device)
-    logits, embedding = classifier._forward(blank)
+    logits, embedding, _ = classifier._forward(blank)
     if logits.shape[1] != len(classifier.classes):
         raise UserError(f'field "num_classes": the network has {logits.shape[1]} outputs.')
     if embedding.shape[1] != classifier.gallery.dim:
         raise UserError(f'field "fgdemo.embedding.dim": the network gives {embedding.shape[1]} features.')
+    if any("column" in member for member in classifier.gallery.members.values()):
+        told, own = classifier.gallery.subclasses["ks"], list(getattr(classifier.network, "ks", ()))
+        if told != own:
+            raise UserError(f'the columns in {SUBCLASSES_FILE} are those of "ks" {told}, but the network has {own}.')
 
 
 def _device(name: str) -> torch.device:

@@ -25,6 +25,14 @@ class SubclassMatch(NamedTuple):
     distance: float
 
 
+class SubclassShare(NamedTuple):
+    """A subclass and its probability by the network's head, given its class."""
+
+    id: int
+    name: str
+    probability: float
+
+
 class Neighbour(NamedTuple):
     """A training picture of the gallery; ``subclass_id`` -1 for none, ``distance`` cosine."""
 
@@ -52,6 +60,8 @@ class Prediction:
         superclass: of the first class.
         subclass: nearest subclass inside the first class, or None where that class has none.
         runner_up: second nearest subclass inside the first class, or None.
+        posterior: what the network's own head says of the subclasses of the first class, most probable first; empty
+            where it has no outputs for them. It may disagree with the nearest subclass.
         prototypes: gallery rows of the subclass, most central first.
         prototype_keys: their sample keys.
         neighbours: nearest training pictures of any class, nearest first.
@@ -64,6 +74,7 @@ class Prediction:
     superclass: str
     subclass: SubclassMatch | None
     runner_up: SubclassMatch | None
+    posterior: tuple[SubclassShare, ...]
     prototypes: tuple[int, ...]
     prototype_keys: tuple[str, ...]
     neighbours: tuple[Neighbour, ...]
@@ -82,6 +93,7 @@ class Prediction:
             "classes": [score._asdict() for score in self.classes],
             "superclass": self.superclass,
             "subclass": subclass,
+            "posterior": [share._asdict() for share in self.posterior],
             "prototypes": [{"row": row, "key": key} for row, key in pairs],
             "neighbours": [neighbour._asdict() for neighbour in self.neighbours],
             "novelty": self.novelty._asdict() if self.novelty is not None else None,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fgdemo.checkpoint import SCHEMA_VERSION
-from fgdemo.clustering import METHODS, classwise_kmeans, cluster, match_ids, pca
+from fgdemo.clustering import METHODS, ClasswiseClustering, classwise_kmeans, cluster, pca
 from fgdemo.clustering.checks import as_count
-from fgdemo.clustering.quality import SILHOUETTE_ROWS, ami, ari, inertia_ratio, silhouette
+from fgdemo.clustering.quality import ami, ari, inertia_ratio, silhouette
 from fgdemo.errors import UserError
-from fgdemo.gallery import TRAIN, Gallery
+from fgdemo.gallery import Gallery
+from fgdemo.subdivision import Partition, renew
 
 KMEANS_METHODS = ("kmeans", "spherical")
 
@@ -53,16 +53,52 @@ class Reclustering:
     noise: int
 
 
-@dataclass(frozen=True)
-class _Partition:
-    """Clusters 0..k-1 of all rows, each inside its class, with what chose k."""
+def divide(
+    gallery: Gallery,
+    found: ClasswiseClustering,
+    *,
+    chosen_by: str,
+    columns: bool,
+    engine: str | None = None,
+    seed: int | None = None,
+) -> Gallery:
+    """Give a gallery the subclasses that a clustering chose, and keep what it found under every other K.
 
-    labels: np.ndarray
-    scores: dict[int, dict[str, float]]
-    chosen_by: str
-    engine: str
-    sampled: dict[int, int]
-    noise: int
+    A subclass that holds most of an old one's pictures keeps its id and name, as in `recluster`. Rows of other splits
+    go to the nearest centroid of their class, by cosine among the gallery's embeddings: of the new subclasses, and of
+    the clusters under each K. A class for which nothing was chosen among `found.ks` is one subclass; a class without
+    pictures has none.
+
+    Args:
+        found: of the gallery's training rows in their order, with the gallery's class ids.
+        chosen_by: the criterion that chose; its scores are kept where `found` has them.
+        columns: whether the columns of the network's head are those of `found`: each subclass then says which column
+            of its class is its own. The one subclass of a class that has no K among `found.ks` has column 0, the first
+            of the smallest K.
+        engine: recorded as what computed the clusters; k-means and the engine of `found` when None.
+        seed: recorded; that of `found` when None.
+
+    Raises:
+        ValueError: `found` is of other rows.
+    """
+    rows = gallery.train_rows
+    labels = gallery.class_id[rows].astype(np.int64)
+    if not np.array_equal(found.class_ids, labels):
+        raise ValueError("the clustering is not one of the gallery's training rows")
+    clusters = found.subclass_labels()
+    chosen = found.chosen[labels]
+    starts = {k: found.block(k).start for k in found.ks}
+    partition = Partition(
+        clusters,
+        _scores(found, chosen_by, range(len(found.chosen))),
+        chosen_by,
+        engine if engine is not None else f"kmeans/{found.engine}",
+        {},
+        0,
+        _by_k(found),
+        np.array([starts.get(k, 0) for k in chosen.tolist()], np.int64) + clusters if columns else None,
+    )
+    return renew(gallery, rows, labels, partition, found.seed if seed is None else seed, found.ks)
 
 
 def recluster(
@@ -83,6 +119,10 @@ def recluster(
 
     A new subclass that holds most of an old one's pictures keeps its id and name (Hungarian matching on shared
     pictures); others get ids never used before. Rows of other splits go to the nearest new centroid of their class.
+
+    A gallery with hypotheses keeps them for the same K, the classes divided here with new ones: what k-means found
+    under each of these K on the way to choosing k, none (-1) where k is given, another method runs, or a K was not
+    tried. The head's columns are no longer told of these classes, since it was not trained to tell the new subclasses.
 
     Args:
         class_ids: classes to divide; all that have pictures when None.
@@ -121,7 +161,7 @@ def recluster(
         )
     else:
         partition = _one_by_one(space, labels, method, k, max_k, seed, progress)
-    new_gallery = _renew(gallery, rows, labels, partition, seed)
+    new_gallery = renew(gallery, rows, labels, partition, seed, gallery.subclasses.get("ks"))
     old, new = gallery.subclass_id[rows], new_gallery.subclass_id[rows]
     before, after, agreement = {}, {}, {}
     for class_id in chosen.tolist():
@@ -150,7 +190,7 @@ def _check_k(k: int, labels: np.ndarray, at_least: int) -> None:
 
 def _by_kmeans(
     x: np.ndarray, labels: np.ndarray, method: str, k: int | None, criterion: str, max_k: int, **common: Any
-) -> _Partition:
+) -> Partition:
     """All classes in one call; ids inside it are compacted, since it counts classes from 0."""
     ids, compact = np.unique(labels, return_inverse=True)
     common["spherical"] = method == "spherical"
@@ -162,14 +202,25 @@ def _by_kmeans(
         if (found.chosen < k).any():
             # Equal pictures: a class has fewer distinct ones than k, and gets as many subclasses as it can.
             found = classwise_kmeans(x, compact, range(1, k + 1), select=k, min_size=1, **common)
-    table = found.scores.get(criterion) if k is None else None
-    scores: dict[int, dict[str, float]] = {}
-    if table is not None:
-        for position, class_id in enumerate(ids.tolist()):
-            pairs = zip(found.ks, table[position].tolist(), strict=True)
-            scores[class_id] = {str(candidate): score for candidate, score in pairs if np.isfinite(score)}
-    chosen_by = "given" if k is not None else criterion
-    return _Partition(found.subclass_labels(), scores, chosen_by, f"{method}/{found.engine}", {}, 0)
+    engine = f"{method}/{found.engine}"
+    if k is not None:
+        return Partition(found.subclass_labels(), {}, "given", engine, {}, 0, {})
+    scores = _scores(found, criterion, ids.tolist())
+    return Partition(found.subclass_labels(), scores, criterion, engine, {}, 0, _by_k(found))
+
+
+def _scores(found: ClasswiseClustering, criterion: str, class_ids: Iterable[int]) -> dict[int, dict[str, float]]:
+    """Scores of each K by class, where they are defined; `class_ids` in the order of the clustering's classes."""
+    if criterion not in found.scores:
+        return {}
+    return {
+        class_id: {str(k): score for k, score in zip(found.ks, line, strict=True) if np.isfinite(score)}
+        for class_id, line in zip(class_ids, found.scores[criterion].tolist(), strict=True)
+    }
+
+
+def _by_k(found: ClasswiseClustering) -> dict[int, np.ndarray]:
+    return dict(zip(found.ks, found.labels.T, strict=True))
 
 
 def _one_by_one(
@@ -180,7 +231,7 @@ def _one_by_one(
     max_k: int,
     seed: int,
     progress: Callable[[int, int], None] | None,
-) -> _Partition:
+) -> Partition:
     result = np.zeros(len(labels), np.int64)
     sampled: dict[int, int] = {}
     noise, engine = 0, ""
@@ -195,75 +246,7 @@ def _one_by_one(
             sampled[class_id] = found.sampled
         if progress is not None:
             progress(done, len(ids))
-    return _Partition(result, {}, "given" if k is not None else method, f"{method}/{engine}", sampled, noise)
-
-
-def _renew(gallery: Gallery, rows: np.ndarray, labels: np.ndarray, partition: _Partition, seed: int) -> Gallery:
-    """The gallery under the new partition of `rows`, whose ids follow the old ones where they can."""
-    pairs = np.stack([labels, partition.labels], axis=1)
-    clusters = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
-    old = gallery.subclass_id[rows].astype(np.int64)
-    old_ids = np.unique(old[old != -1])
-    positions = np.where(old == -1, -1, np.searchsorted(old_ids, old))
-    ids, next_id = match_ids(positions, clusters, old_ids, int(gallery.subclasses.get("next_id", 0)))
-    subclass_id = np.array(gallery.subclass_id, dtype=np.int32)
-    subclass_id[rows] = ids[clusters]
-
-    entries = {entry["class_id"]: entry for entry in gallery.subclasses.get("classes", [])}
-    for class_id in np.unique(labels).tolist():
-        mine = rows[labels == class_id]
-        names = {m["id"]: m["name"] for m in entries[class_id]["subclasses"]} if class_id in entries else {}
-        entries[class_id] = _class_entry(gallery, class_id, mine, subclass_id[mine], names, partition)
-    document: dict[str, Any] = {
-        "schema": SCHEMA_VERSION,
-        "next_id": next_id,
-        "engine": partition.engine,
-        "seed": seed,
-        "classes": [entries[class_id] for class_id in sorted(entries)],
-    }
-    others = np.flatnonzero((gallery.split != TRAIN) & np.isin(gallery.class_id, np.unique(labels)))
-    subclass_id[others] = -1
-    renewed = gallery.with_subclasses(subclass_id, document)
-    if len(others):
-        subclass_id[others] = renewed.nearest_subclass(gallery.embeddings[others], gallery.class_id[others]).id
-        renewed = renewed.with_subclasses(subclass_id, document)
-    return renewed
-
-
-def _class_entry(
-    gallery: Gallery, class_id: int, rows: np.ndarray, ids: np.ndarray, names: dict[int, str], partition: _Partition
-) -> dict[str, Any]:
-    """The entry of subclasses.json for one class; nameless subclasses get the free numbers from 1, largest first."""
-    x = np.asarray(gallery.embeddings[rows], dtype=np.float32)
-    found, compact, sizes = np.unique(ids, return_inverse=True, return_counts=True)
-    taken = {names[i] for i in found.tolist() if i in names}
-    free = (str(n) for n in range(1, len(found) + len(taken) + 1) if str(n) not in taken)
-    final = {i: names[i] if i in names else next(free) for i in found[np.argsort(-sizes, kind="stable")].tolist()}
-    sums = np.zeros((len(found), x.shape[1]))
-    np.add.at(sums, compact, x)
-    squared = np.square(x - (sums / sizes[:, None])[compact]).sum(1)
-    inertia = np.bincount(compact, squared)
-    spread = _silhouettes(x, compact, sizes)
-    members = [
-        {"id": identity, "name": final[identity], "size": size, "inertia": float(inertia[n]), "silhouette": spread[n]}
-        for n, (identity, size) in enumerate(zip(found.tolist(), sizes.tolist(), strict=True))
-    ]
-    return {
-        "class_id": class_id,
-        "k": len(members),
-        "chosen_by": partition.chosen_by,
-        "scores": partition.scores.get(class_id, {}),
-        "subclasses": members,
-    }
-
-
-def _silhouettes(x: np.ndarray, clusters: np.ndarray, sizes: np.ndarray) -> list[float | None]:
-    """Mean silhouette of each cluster; None where it is not defined, or too many rows make it too slow."""
-    if not 1 < len(sizes) < len(x) or len(x) > SILHOUETTE_ROWS:
-        return [None] * len(sizes)
-    from sklearn.metrics import silhouette_samples
-
-    return (np.bincount(clusters, silhouette_samples(x, clusters)) / sizes).tolist()
+    return Partition(result, {}, "given" if k is not None else method, f"{method}/{engine}", sampled, noise, {})
 
 
 def _quality(x: np.ndarray, ids: np.ndarray) -> ClassQuality:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +22,9 @@ TENSOR_FILES = (WEIGHTS_FILE, GALLERY_FILE)
 FILES = (CONFIG_FILE, *TENSOR_FILES, SUBCLASSES_FILE, CARD_FILE)
 
 LABEL_KINDS = ("classes", "none")
+MOST_CLUSTERS = 2**15
 METRIC_SPLITS = ("train", "val", "test")
+_NUMBER = re.compile(r"[1-9][0-9]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -202,6 +204,8 @@ def validate_subclasses(subclasses: Any, num_classes: int, source: Path | str = 
     next_id = root.integer("next_id", 0)
     root.text("engine")
     root.get("seed", is_integer, "an integer")
+    if "ks" in root.value:
+        root.get("ks", _are_hypotheses, f"ascending numbers of subclasses from 1 to {MOST_CLUSTERS}")
     root.get("classes", lambda v: _list_of(v, lambda item: isinstance(item, dict)), "a list of objects")
     seen_classes: set[int] = set()
     seen_ids: set[int] = set()
@@ -215,7 +219,11 @@ def validate_subclasses(subclasses: Any, num_classes: int, source: Path | str = 
         if fields.integer("k", 0) != len(members):
             fields.refuse("k", f"{fields.value['k']} is not the number of subclasses listed, {len(members)}")
         fields.text("chosen_by")
-        fields.object("scores")
+        scores = fields.object("scores")
+        for k in scores.value:
+            if not _NUMBER.fullmatch(k):
+                scores.refuse(k, "a number of subclasses is expected as its name")
+            scores.get(k, is_number, "a number")
         for number, member in enumerate(members):
             item = _Fields(member, source, f"{fields.prefix}subclasses[{number}].")
             identity = item.integer("id", 0)
@@ -227,7 +235,35 @@ def validate_subclasses(subclasses: Any, num_classes: int, source: Path | str = 
             for name in ("inertia", "silhouette"):
                 if item.value.get(name) is not None:
                     item.get(name, is_number, "a number or null")
+        _check_columns(fields, members, root.value.get("ks"))
     return subclasses
+
+
+def _check_columns(fields: _Fields, members: list[dict[str, Any]], ks: list[int] | None) -> None:
+    """Either no subclass of a class names its column in the head, or they are the columns of their number K."""
+    given = [member["column"] for member in members if "column" in member]
+    if not given:
+        return
+    k = len(members)
+    start = first_column(ks or [], k)
+    if start is None or not all(map(is_integer, given)) or sorted(given) != list(range(start, start + k)):
+        fields.refuse("subclasses", f'the columns of its {k} subclasses are not those that "ks" gives {k} of them')
+
+
+def first_column(ks: Sequence[int], k: int) -> int | None:
+    """The first of the columns that a class with k subclasses has in a head with sum(ks) columns a class.
+
+    Columns run over K in the order of `ks`, then over the subclasses of that K. One subclass alone has column 0 even
+    where 1 is none of the K; None for other numbers that are none of them.
+    """
+    if k in ks:
+        return sum(ks[: ks.index(k)])
+    return 0 if k == 1 and ks else None
+
+
+def _are_hypotheses(value: Any) -> bool:
+    whole = _list_of(value, lambda k: is_integer(k) and 1 <= k <= MOST_CLUSTERS)
+    return whole and value != [] and value == sorted(set(value))
 
 
 def subclass_classes(subclasses: dict[str, Any]) -> dict[int, int]:

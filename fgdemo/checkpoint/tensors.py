@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from fgdemo.checkpoint.schema import GALLERY_FILE, refuse, subclass_classes
+from fgdemo.checkpoint.schema import GALLERY_FILE, first_column, refuse, subclass_classes
 from fgdemo.errors import UserError
 
-# Shapes are in symbols: N gallery rows, D embedding size, S subclasses, "*" any length, "N+1" offsets.
+# Shapes are in symbols: N gallery rows, D embedding size, S subclasses, M hypotheses, "*" any length, "N+1" offsets.
 GALLERY_LAYOUT: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {
     "embeddings": (torch.float16, ("N", "D")),
     "class_id": (torch.int32, ("N",)),
@@ -28,7 +28,10 @@ GALLERY_LAYOUT: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {
     "centroids": (torch.float32, ("S", "D")),
     "centroid_ids": (torch.int32, ("S",)),
 }
+# There exactly where subclasses.json has "ks".
+HYPOTHESES_LAYOUT: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {"hypotheses": (torch.int16, ("N", "M"))}
 NUM_SPLITS = 3
+_TRAIN = 0
 _NORM_TOLERANCE = 1e-2
 _CHUNK = 1 << 16
 # A key is a POSIX path relative to the data root, so it may not be empty, absolute or climb out of it.
@@ -79,13 +82,15 @@ def validate_gallery(
     Raises:
         UserError: the first tensor that is missing, unknown, misshapen or inconsistent.
     """
-    _check_layout(tensors, config["fgdemo"]["embedding"]["dim"], source)
+    _check_layout(tensors, config["fgdemo"]["embedding"]["dim"], subclasses.get("ks"), source)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     _check_vectors(arrays["embeddings"], "embeddings", source, unit_norm=True)
     _check_vectors(arrays["centroids"], "centroids", source, unit_norm=False)
     _check_range(arrays["class_id"], "class_id", 0, config["num_classes"], source)
     _check_range(arrays["split"], "split", 0, NUM_SPLITS, source)
     _check_subclass_ids(arrays, subclasses, source)
+    if "ks" in subclasses:
+        _check_hypotheses(arrays, subclasses, config["num_classes"], source)
     for name in ("key", "thumbnail"):
         _check_offsets(arrays[f"{name}_offsets"], len(arrays[f"{name}s"]), f"{name}_offsets", source)
     try:
@@ -99,14 +104,16 @@ def validate_gallery(
         refuse(source, "keys", "two samples have the same key")
 
 
-def _check_layout(tensors: Mapping[str, torch.Tensor], dim: int, source: Path | str) -> None:
-    for name in sorted(GALLERY_LAYOUT.keys() - tensors.keys()):
+def _check_layout(tensors: Mapping[str, torch.Tensor], dim: int, ks: list[int] | None, source: Path | str) -> None:
+    layout = GALLERY_LAYOUT if ks is None else GALLERY_LAYOUT | HYPOTHESES_LAYOUT
+    for name in sorted(layout.keys() - tensors.keys()):
         refuse(source, name, "this tensor is missing")
-    for name in sorted(tensors.keys() - GALLERY_LAYOUT.keys()):
-        refuse(source, name, "this tensor does not belong in a gallery")
+    for name in sorted(tensors.keys() - layout.keys()):
+        where = ' whose subclasses.json has no "ks"' if name in HYPOTHESES_LAYOUT else ""
+        refuse(source, name, f"this tensor does not belong in a gallery{where}")
     rows = len(tensors["class_id"]) if tensors["class_id"].ndim else 0
-    sizes = {"N": rows, "N+1": rows + 1, "D": dim, "S": tensors["centroid_ids"].numel()}
-    for name, (dtype, symbols) in GALLERY_LAYOUT.items():
+    sizes = {"N": rows, "N+1": rows + 1, "D": dim, "S": tensors["centroid_ids"].numel(), "M": len(ks or ())}
+    for name, (dtype, symbols) in layout.items():
         tensor = tensors[name]
         if tensor.dtype != dtype:
             refuse(source, name, f"its type is {tensor.dtype}, not {dtype}")
@@ -161,3 +168,36 @@ def _check_subclass_ids(arrays: dict[str, np.ndarray], subclasses: dict[str, Any
     if len(stray):
         row = int(held[stray[0]])
         refuse(source, "subclass_id", f"row {row} has the id {ids[row]}, a subclass of another class")
+
+
+def _check_hypotheses(
+    arrays: dict[str, np.ndarray], subclasses: dict[str, Any], num_classes: int, source: Path | str
+) -> None:
+    """Clusters in range; a class has all its training rows in some, or none; its columns are the clusters chosen."""
+    table, ks = arrays["hypotheses"], subclasses["ks"]
+    train = np.flatnonzero(arrays["split"] == _TRAIN)
+    classes = arrays["class_id"][train]
+    sizes = np.bincount(classes, minlength=num_classes)
+    for position, k in enumerate(ks):
+        outside = (table[:, position] < -1) | (table[:, position] >= k)
+        if outside.any():
+            row = int(outside.argmax())
+            refuse(source, "hypotheses", f"row {row} is {table[row, position]} under K = {k}, outside -1 to {k - 1}")
+        held = np.bincount(classes[table[train, position] >= 0], minlength=num_classes)
+        partial = (held != 0) & (held != sizes)
+        if partial.any():
+            refuse(source, "hypotheses", f"only some pictures of class {partial.argmax()} have a cluster under K = {k}")
+    columns = {m["id"]: m["column"] for e in subclasses["classes"] for m in e["subclasses"] if "column" in m}
+    # where each class's clusters lie: the hypothesis of its K, and the first column of that
+    place = np.full((num_classes, 2), -1)
+    for entry in subclasses["classes"]:
+        if entry["k"] in ks and all("column" in member for member in entry["subclasses"]):
+            place[entry["class_id"]] = ks.index(entry["k"]), first_column(ks, entry["k"])
+    told = train[place[classes, 0] >= 0]
+    position, start = place[arrays["class_id"][told]].T
+    expected = start + table[told, position]
+    stated = np.array([columns.get(identity, -1) for identity in arrays["subclass_id"][told].tolist()], np.int64)
+    wrong = (table[told, position] < 0) | (stated != expected)
+    if wrong.any():
+        row = int(told[wrong.argmax()])
+        refuse(source, "hypotheses", f"row {row} is in another cluster than the column of its subclass says")
