@@ -97,7 +97,7 @@ def _overwrite(x: Tensor, sizes: Tensor, spherical: bool) -> Batch:
         x /= torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp_(min=torch.finfo(x.dtype).tiny)
         mean = torch.zeros_like(x[:, 0])
     else:
-        mean = (x.sum(1, dtype=torch.float64) / sizes[:, None]).to(x.dtype)
+        mean = x.sum(1) / sizes[:, None]
         x -= mean[:, None]
         if padded:
             x.masked_fill_(padding, 0)

@@ -46,26 +46,25 @@ class Rows:
 
     def survey(self, sample: ClassSample, ranks: Ranks) -> tuple[Tensor, Tensor]:
         """Count, average and sample; the sampled rows and their classes."""
-        sums = counts = None
-        seen = []
+        sums = torch.zeros(0, 0, dtype=torch.float64, device=self.device)
+        counts = torch.zeros(0, dtype=torch.int64, device=self.device)
+        seen = [np.zeros(0, np.int64)]
         for rows, labels in self:
             seen.append(labels)
             classes = torch.from_numpy(labels).to(rows.device)
-            most = int(labels.max()) + 1
-            if sums is None:
-                sums, counts = rows.new_zeros(0, rows.shape[1], dtype=torch.float64), classes.new_zeros(0)
-            if most > len(sums):
-                sums = torch.cat([sums, sums.new_zeros(most - len(sums), sums.shape[1])])
-                counts = torch.cat([counts, counts.new_zeros(most - len(counts))])
+            most = max(len(counts), int(labels.max()) + 1)
+            sums, counts = _padded(sums.to(rows.device), counts.to(rows.device), most, rows.shape[1])
             sums.index_add_(0, classes, rows.double())
-            counts += torch.bincount(classes, minlength=len(counts))
+            counts += torch.bincount(classes, minlength=most)
             sample.add(rows.float(), classes)
-        if sums is None:
-            raise UserError("There are no rows to cluster: every process needs at least one block.")
-        most = torch.tensor([len(sums)], device=sums.device)
-        ranks.largest(most)
-        more = int(most) - len(sums)
-        sums, counts = torch.nn.functional.pad(sums, (0, 0, 0, more)), torch.nn.functional.pad(counts, (0, more))
+        size = torch.tensor(sums.shape, device=sums.device)
+        ranks.largest(size)
+        most, dim = size.tolist()
+        if not most:
+            raise UserError("There are no rows to cluster.")
+        sums, counts = _padded(sums, counts, most, dim)
+        # a process may have no rows
+        sample.add(sums.new_zeros(0, dim, dtype=torch.float32), counts.new_zeros(0))
         ranks.add(sums, counts)
         self.class_ids = np.concatenate(seen)
         self.averages = sums / counts[:, None]
@@ -112,3 +111,10 @@ class Rows:
         square = torch.linalg.vector_norm(x, dim=2).square_()
         sizes = (index >= 0).sum(1)
         return Batch(x, means.float(), sizes, self.spherical, square, bool((index < 0).any()), gram=None)
+
+
+def _padded(sums: Tensor, counts: Tensor, classes: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Sums (classes, dim) and counts (classes,), with zeros where there was nothing."""
+    more = classes - len(counts)
+    sums = torch.nn.functional.pad(sums, (0, dim - sums.shape[1], 0, more))
+    return sums, torch.nn.functional.pad(counts, (0, more))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fgdemo.clustering.batch import Batch, class_groups, gather_batch, make_batch, rows_of_classes
+from fgdemo.clustering.batch import class_groups, gather_batch, make_batch, rows_of_classes
 from fgdemo.clustering.candidates import MAX_K, MIN_SIZE, admissible_ks, as_candidates, chosen_ks, largest_up_to
 from fgdemo.clustering.checks import as_choice, as_count, as_labels, as_rows, as_seed
 from fgdemo.clustering.criteria import CRITERIA, Division
@@ -20,6 +20,7 @@ from fgdemo.clustering.kmeans import kmeans, pick_engine
 from fgdemo.clustering.lloyd import column_blocks
 from fgdemo.clustering.partition import MAX_ITER, RESTARTS, TOL, Measures, measure, partition, start_draws
 from fgdemo.clustering.result import ClasswiseClustering
+from fgdemo.clustering.workers import worker_map
 from fgdemo.errors import UserError
 
 MIN_SHARE = 0.02
@@ -48,8 +49,8 @@ def classwise_kmeans(
     """Cluster each class by itself under each K, and choose a K per class.
 
     A K > 1 is admissible for a class that has at least K distinct rows and at least K * min_size rows. Engine "torch"
-    works on classes of similar size, all K and all restarts in the same batched operations, on the device of x;
-    "faiss" and "sklearn" solve one problem after the other.
+    works on classes of similar size, all K and all restarts in the same batched operations, on the device of x (on a
+    processor several such batches side by side); "faiss" and "sklearn" solve one problem after the other.
 
     Args:
         x: (N, D) numpy array or tensor on any device.
@@ -91,23 +92,21 @@ def classwise_kmeans(
     problems = len(sizes) * len(candidates)
     engine = pick_engine(engine, rows.device, k=max(candidates), spherical=spherical, problems=problems)
     start = _start(init, (len(sizes), sum(candidates), rows.shape[1]), candidates, rows.device)
-
     table = _Table(classes, len(sizes), candidates, rows.shape[1])
     uniform, principal = start_draws(seed, len(sizes), max(candidates), restarts)
-    most_iterations, backend = 0, rows.device.type
-    done, present = 0, int((sizes > 0).sum())
-    for group in class_groups(sizes, restarts * sum(candidates), rows.shape[1], rows.device):
+
+    def solve(group: np.ndarray) -> tuple[_Group, _Solution | None]:
         where = rows_of_classes(classes, sizes, group)
         batch = gather_batch(rows, where, spherical=spherical)
         admissible = admissible_ks(batch, candidates, needed, seed)
         tried = admissible.any(0)
-        part = _Group(group, where, tuple(np.array(candidates)[tried.cpu().numpy()].tolist()))
-        table.write_means(part, batch)
-        done += len(group)
+        means = torch.nn.functional.normalize(batch.x.sum(1)) if spherical else batch.mean
+        part = _Group(group, where, tuple(np.array(candidates)[tried.cpu().numpy()].tolist()), means)
         if not part.ks:
-            continue
+            return part, None
         admissible = admissible[:, tried]
         part_start = None if start is None else start[torch.from_numpy(group).to(start.device)][:, table.columns(part)]
+        backend = rows.device.type
         if engine == "torch":
             drawn = torch.from_numpy(uniform[group][:, : max(part.ks)]).to(rows.device)
             found, iterations = partition(
@@ -117,22 +116,31 @@ def classwise_kmeans(
             found, iterations, backend = _loop(
                 rows, part, admissible, part_start, engine=engine, seed=seed, spherical=spherical, **options
             )
-        most_iterations = max(most_iterations, iterations)
         # inadmissible pairs have no clusters
         found = torch.where(admissible[..., None], found, -1)
         if at_least > 1:
             found = enlarge(batch, found, part.ks, at_least)
         measures = measure(batch, found, part.ks)
-        table.write(part, found, measures, admissible)
         flat = make_batch(batch.x, batch.sizes) if spherical else batch
         flat_measures = measure(flat, found, part.ks) if spherical else measures
         division = Division(batch, flat, found, measures, flat_measures, part.ks, admissible, seed)
         scores = {"silhouette": flat_measures.silhouette, **CRITERIA["bic"].score(division)}
         if isinstance(select, str):
             scores |= CRITERIA[select].score(division)
-        table.write_scores(part, admissible, scores)
-        if progress is not None:
-            progress(done, present)
+        return part, _Solution(found, measures, admissible, scores, iterations, backend)
+
+    most_iterations, backend = 0, rows.device.type
+    done, present = 0, int((sizes > 0).sum())
+    groups = class_groups(sizes, restarts * sum(candidates), rows.shape[1], rows.device)
+    # the other engines bring their own threads
+    with worker_map(len(groups) if engine == "torch" else 1, rows.device) as run:
+        for part, solution in run(solve, groups):
+            done += len(part.classes)
+            table.write(part, solution)
+            if solution is not None:
+                most_iterations, backend = max(most_iterations, solution.iterations), solution.backend
+                if progress is not None:
+                    progress(done, present)
     return table.result(
         sizes, select, min_size, min_share, seed=seed, engine=engine, backend=backend, iterations=most_iterations
     )
@@ -153,11 +161,25 @@ def _start(init: Any, shape: tuple[int, int, int], candidates: tuple[int, ...], 
 
 @dataclass(frozen=True)
 class _Group:
-    """Classes (C_g,) that share a batch, their row indices (C_g, n) with -1 as padding, and the ks worth trying."""
+    """Classes (C_g,) that share a batch, their row indices (C_g, n) with -1 as padding, the ks worth trying, and the
+    classes' means (C_g, D)."""
 
     classes: np.ndarray
     rows: np.ndarray
     ks: tuple[int, ...]
+    means: Tensor
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """Of a group: labels (C_g, M, n) int64, what is measured on them, admissible pairs (C_g, M), scores (C_g, M)."""
+
+    labels: Tensor
+    measures: Measures
+    admissible: Tensor
+    scores: Mapping[str, Tensor]
+    iterations: int
+    backend: str
 
 
 def _loop(
@@ -195,30 +217,25 @@ class _Table:
     def columns(self, group: _Group) -> np.ndarray:
         return np.flatnonzero(np.isin(self.column_ks, group.ks))
 
-    def write_means(self, group: _Group, batch: Batch) -> None:
-        means = torch.nn.functional.normalize(batch.x.sum(1)) if batch.spherical else batch.mean
-        self.means[group.classes] = means.cpu().numpy()
-
-    def write(self, group: _Group, labels: Tensor, measures: Measures, admissible: Tensor) -> None:
-        positions = np.isin(self.ks, group.ks)
-        columns = self.columns(group)
+    def write(self, group: _Group, solution: _Solution | None) -> None:
+        """`solution` is None where no candidate is admissible to any of the classes."""
+        self.means[group.classes] = group.means.cpu().numpy()
+        if solution is None:
+            return
+        positions = np.isin(self.ks, group.ks).nonzero()[0]
         real = group.rows >= 0
         # (C_g, M, n) to one line a row
-        lines = labels.cpu().numpy().transpose(0, 2, 1)[real]
-        self.labels[np.ix_(group.rows[real], positions.nonzero()[0])] = lines
-        good = admissible.cpu().numpy()
+        lines = solution.labels.cpu().numpy().transpose(0, 2, 1)[real]
+        self.labels[np.ix_(group.rows[real], positions)] = lines
+        good = solution.admissible.cpu().numpy()
+        columns = np.ix_(group.classes, self.columns(group))
         good_columns = np.repeat(good, group.ks, axis=1)
-        self.centroids[np.ix_(group.classes, columns)] = np.where(
-            good_columns[..., None], measures.centroids.cpu().numpy(), np.nan
-        )
-        self.sizes[np.ix_(group.classes, columns)] = measures.sizes.cpu().numpy()
-        at = np.ix_(group.classes, positions.nonzero()[0])
-        self.inertia[at] = np.where(good, measures.inertia.cpu().numpy(), np.nan)
-
-    def write_scores(self, group: _Group, admissible: Tensor, scores: Mapping[str, Tensor]) -> None:
-        at = np.ix_(group.classes, np.isin(self.ks, group.ks).nonzero()[0])
-        good = admissible.cpu().numpy()
-        for name, values in scores.items():
+        centroids = solution.measures.centroids.cpu().numpy()
+        self.centroids[columns] = np.where(good_columns[..., None], centroids, np.nan)
+        self.sizes[columns] = solution.measures.sizes.cpu().numpy()
+        at = np.ix_(group.classes, positions)
+        self.inertia[at] = np.where(good, solution.measures.inertia.cpu().numpy(), np.nan)
+        for name, values in solution.scores.items():
             self.scores[name][at] = np.where(good, values.cpu().numpy(), np.nan)
 
     def result(

@@ -72,10 +72,14 @@ def nearest(distances: Tensor, ks: tuple[int, ...], restarts: int) -> tuple[Tens
         labels (C, P, n) int64, and the distances (C, P, n) to them.
     """
     classes, _, n = distances.shape
-    found = [
-        distances[:, columns].view(classes, restarts, k, n).min(2) for k, _, columns in column_blocks(ks, restarts)
-    ]
-    return torch.cat([labels for _, labels in found], 1), torch.cat([gaps for gaps, _ in found], 1)
+    labels, least = [], []
+    for k, _, columns in column_blocks(ks, restarts):
+        given = distances[:, columns].view(classes, restarts, k, n)
+        least.append(given.amin(2))
+        # the lowest place of the least; torch's own argmin takes the numbers one by one
+        places = torch.arange(k, 0, -1, device=given.device, dtype=torch.int32)[:, None]
+        labels.append(k - ((given <= least[-1][:, :, None]) * places).amax(2))
+    return torch.cat(labels, 1).long(), torch.cat(least, 1)
 
 
 def relocate(labels: Tensor, distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -195,7 +199,9 @@ def _finish(batch: Batch, labels: Tensor, gaps: Tensor, rows: slice) -> tuple[Te
 def gaps(batch: Batch, centroids: Tensor, rows: slice) -> Tensor:
     """(C, T, n') of |c|² - 2x·c: the squared distances of some rows, less |x|²."""
     squared = centroids.square().sum(2, keepdim=True)
-    return torch.baddbmm(squared, centroids, batch.x[:, rows].transpose(1, 2), alpha=-2)
+    # a processor multiplies faster this way round, and takes minima faster the other
+    products = torch.bmm(batch.x[:, rows], centroids.transpose(1, 2)).transpose(1, 2)
+    return torch.add(squared, products, alpha=-2, out=products.new_empty(products.shape))
 
 
 def assign_rows(batch: Batch, centroids: Tensor, ks: tuple[int, ...], restarts: int) -> tuple[Tensor, Tensor]:

@@ -72,9 +72,10 @@ def stream_kmeans(
         mini_batch_passes: of the passes, how many at first move the centroids after every block instead (Sculley,
             "Web-scale k-means clustering", WWW 2010). With 1, `max_passes=2` is the cheapest fit.
         sample: rows a class; by default SAMPLE_ROWS or SAMPLE_OF_A_CLUSTER * max(ks), whichever is more.
-        group: a `torch.distributed` group whose processes hold the rows together, each giving its own `blocks`; all
-            must call. Every process gets the labels of its own rows, and all else of all rows.
-        device: where to compute; by default where the first block is.
+        group: a `torch.distributed` group whose processes hold the rows together, each giving its own `blocks`, of
+            which some may have none; all must call. Every process gets the labels of its own rows, and all else of all
+            rows.
+        device: where to compute; by default where the first block is, or the processor where there is none.
         progress: called with (passes done, passes at most) after each; whatever it raises ends the fit.
 
     Returns:

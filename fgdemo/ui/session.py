@@ -253,6 +253,9 @@ class App:
 
     def _entry(self, name: str | None) -> tuple[str, Path]:
         known = self.checkpoints()
+        if isinstance(name, str) and name not in known:
+            # it may have been written since they were listed
+            known = self.checkpoints(refresh=True)
         if not known:
             places = ", ".join(str(folder) for folder in self.folders)
             raise UserError(f"There is no checkpoint in {places}; train and export one, or give --checkpoint.")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -197,3 +199,33 @@ def test_bad_input_is_refused(classes):
     x[17, 3] = torch.nan
     with pytest.raises(UserError, match="Row 17"):
         classwise_kmeans(x, y, KS)
+
+
+def test_threads_make_no_difference_and_are_given_back(classes, monkeypatch):
+    from fgdemo.clustering import batch
+
+    monkeypatch.setattr(batch, "CACHED_VALUES", 1)
+    x, y = classes
+    alone = classwise_kmeans(x, y, KS)
+    torch.set_num_threads(3)
+    seen, threads = [], []
+
+    def progress(done, of):
+        seen.append((done, of))
+        threads.append(threading.active_count())
+
+    before = threading.active_count()
+    found = classwise_kmeans(x, y, KS, progress=progress)
+    assert seen == [(i, 6) for i in range(1, 7)]
+    assert max(threads) > before
+    for name in ("labels", "centroids", "chosen", "inertia"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+    assert torch.get_num_threads() == 3
+
+    def stop(done, of):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        classwise_kmeans(x, y, KS, progress=stop)
+    assert torch.get_num_threads() == 3
+    assert threading.active_count() == before

@@ -112,6 +112,31 @@ def test_one_two_and_four_processes_give_identical_labels(count: int, tmp_path: 
             np.testing.assert_allclose(part[number]["means"], alone.means, atol=1e-4)
 
 
+def _without_rows(rank: int, count: int, where: int) -> dict[str, np.ndarray] | str:
+    blocks = [blobs()] if rank == where else []
+    try:
+        found = stream_kmeans(blocks, KS, sample=20, group=dist.group.WORLD)
+    except UserError as error:
+        return str(error)
+    return {name: getattr(found, name) for name in NAMES}
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_process_without_rows_takes_part(where: int, tmp_path: Path) -> None:
+    found = run_ranks(2, tmp_path, _without_rows, where)
+    alone = stream_kmeans([blobs()], KS, sample=20)
+    np.testing.assert_array_equal(found[where]["labels"], alone.labels)
+    assert found[1 - where]["labels"].shape == (0, len(KS))
+    for part in found:
+        np.testing.assert_array_equal(part["chosen"], alone.chosen)
+        np.testing.assert_array_equal(part["sizes"], alone.sizes)
+        np.testing.assert_array_equal(part["centroids"], alone.centroids)
+
+
+def test_no_rows_in_any_process_is_refused_in_all(tmp_path: Path) -> None:
+    assert run_ranks(2, tmp_path, _without_rows, 2) == ["There are no rows to cluster."] * 2
+
+
 def test_a_memory_mapped_file(tmp_path: Path) -> None:
     x, labels = blobs()
     np.save(tmp_path / "x.npy", x)

@@ -45,6 +45,15 @@ def test_names_are_listed_in_order_and_nothing_else_opens(app: App):
             app.classifier(wrong)
 
 
+def test_a_checkpoint_written_later_is_found_by_its_name(tmp_path: Path):
+    app = App([tmp_path / "bundled"], saved=tmp_path / "saved", device="cpu")
+    with pytest.raises(UserError, match="There is no checkpoint in"):
+        app.name("one")
+    for name in ("one", "two"):
+        write_tiny(tmp_path / "bundled" / name)
+        assert app.name(name) == name
+
+
 def test_what_a_newcomer_meets_comes_first(tmp_path: Path):
     for name in ("ants", "flowers102-voting", "scenes-classify", "wasps"):
         write_tiny(tmp_path / "bundled" / name)
