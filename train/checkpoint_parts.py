@@ -98,15 +98,13 @@ def at_most_per_class(outputs: Outputs, per_class: int, seed: int) -> Outputs:
     return Outputs(outputs.index[rows], outputs.labels[rows], outputs.logits[rows], outputs.embeddings[rows])
 
 
-def build_gallery(
-    catalogue: Catalogue, references: Outputs, options: CheckpointOptions, *, seed: int, k: int | None = None
-) -> Gallery:
-    """Reference pictures of the training split, each class divided into k subclasses, or as many as the data say."""
+def undivided_gallery(catalogue: Catalogue, references: Outputs, options: CheckpointOptions) -> Gallery:
+    """Reference pictures of the training split, without subclasses."""
     index = references.index.numpy()
     thumbnails = None
     if options.thumbnails and catalogue.publishable:
         thumbnails = [encode_thumbnail(catalogue.reader(int(i)), options.thumbnails) for i in index]
-    gallery = Gallery.build(
+    return Gallery.build(
         references.embeddings,
         class_id=references.labels.numpy(),
         split=np.full(len(index), TRAIN),
@@ -115,6 +113,10 @@ def build_gallery(
         subclass_id=np.full(len(index), -1),
         subclasses={},
     )
+
+
+def divide_anew(gallery: Gallery, options: CheckpointOptions, *, seed: int, k: int | None = None) -> Gallery:
+    """Each class divided into k subclasses, or as many as the data say."""
     return recluster(
         gallery,
         k=k,

@@ -13,13 +13,15 @@ from accelerate import Accelerator
 from fgdemo.checkpoint import write_checkpoint
 from fgdemo.gallery import Gallery
 from fgdemo.models import Network
+from fgdemo.recluster import divide
 from train.checkpoint_parts import (
     CheckpointOptions,
     at_most_per_class,
-    build_gallery,
     data_facts,
+    divide_anew,
     encode_split,
     metric_rows,
+    undivided_gallery,
 )
 from train.cli import build_parser, normalise_argv, split_namespace
 from train.inference import Outputs
@@ -41,6 +43,9 @@ class ExportOptions(CheckpointOptions):
     """folder that holds the data set; not given: where it was during training"""
     weights: Literal["best", "last"] = "best"
     """the epoch that was best on validation, or the last one"""
+    subclasses: Literal["method", "anew"] = "method"
+    """subclasses that the method found while it trained (fgdcc), or of a new division, by the options of which
+    --choose-k is the first; methods without subclasses are divided anew"""
 
 
 def export_command(argv: list[str]) -> None:
@@ -70,7 +75,7 @@ def export_run(accelerator: Accelerator, folder: Path, options: ExportOptions) -
     target = Path(options.out) if options.out else folder / "checkpoint"
     if accelerator.is_main_process:
         references = at_most_per_class(train, options.gallery_per_class, run.run.seed)
-        gallery = build_gallery(run.catalogue, references, options, seed=run.run.seed)
+        gallery = _divided(run, undivided_gallery(run.catalogue, references, options), references, options)
         config = build_config(run, network, gallery, val, step, options)
         target = write_checkpoint(
             target,
@@ -82,6 +87,13 @@ def export_run(accelerator: Accelerator, folder: Path, options: ExportOptions) -
         )
     accelerator.wait_for_everyone()
     return target
+
+
+def _divided(run: SavedRun, gallery: Gallery, references: Outputs, options: ExportOptions) -> Gallery:
+    own = run.load_method().divide(references, run.run.seed) if options.subclasses == "method" else None
+    if own is None:
+        return divide_anew(gallery, options, seed=run.run.seed)
+    return divide(gallery, own.found, chosen_by=own.chosen_by, columns=True)
 
 
 def build_config(

@@ -23,10 +23,11 @@ from fgdemo.gallery import Gallery
 from fgdemo.models.neighbour_network import NeighbourNetwork
 from train.checkpoint_parts import (
     at_most_per_class,
-    build_gallery,
     data_facts,
+    divide_anew,
     encode_split,
     metric_rows,
+    undivided_gallery,
 )
 from train.cli import build_parser, normalise_argv, split_namespace
 from train.index_settings import GROUPS, Settings, check_number, check_settings, check_writable
@@ -84,7 +85,7 @@ def index_pictures(accelerator: Accelerator, settings: Settings) -> Path:
         found = leave_one_out(memory, train.labels, network.num_classes, k=votes.k, temperature=votes.temperature)
         network.remember(memory, train.labels, k=found.k, temperature=found.temperature)
         figures = {name: _figures(network, output) for name, output in outputs.items()}
-        gallery = build_gallery(catalogue, train, options, seed=source.seed, k=votes.clusters)
+        gallery = divide_anew(undivided_gallery(catalogue, train, options), options, seed=source.seed, k=votes.clusters)
         ours = {
             "preprocessing": preprocessing.to_dict(),
             "embedding": {"space": "pooled", "dim": network.encoder.dim, "metric": "cosine"},

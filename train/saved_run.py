@@ -16,7 +16,7 @@ from fgdemo.errors import UserError
 from fgdemo.models import Network, build_from_config
 from train.cli import build_parser, split_namespace
 from train.data import open_catalogue
-from train.methods import METHODS
+from train.methods import METHODS, DataInfo, Method
 from train.options import GROUPS, DataOptions, OptimOptions, RunOptions
 from train.state import TrainingState, list_states, load_state
 
@@ -31,6 +31,7 @@ class SavedRun:
         network_config: what config.json says of the network, as it was built for training.
         preprocessing: how pictures were put into it.
         values: all options, as plain values.
+        own: the method's options.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class SavedRun:
     data: DataOptions
     optim: OptimOptions
     run: RunOptions
+    own: object
     catalogue: Catalogue
 
     @classmethod
@@ -62,7 +64,7 @@ class SavedRun:
         method = METHODS[about["method"]]
         groups = (*GROUPS, method.Options)
         values = build_parser("options", "", groups).parse_string(text)
-        data, _, _, optim, run, _ = split_namespace(values, groups)
+        data, _, _, optim, run, own = split_namespace(values, groups)
         saved, data.data_root = data.data_root, data_root or data.data_root
         load = partial(open_catalogue, data, run.seed)
         catalogue = load() if data_root else open_where_trained(folder, saved, load)
@@ -76,6 +78,7 @@ class SavedRun:
             data=data,
             optim=optim,
             run=run,
+            own=own,
             catalogue=catalogue,
         )
 
@@ -100,6 +103,16 @@ class SavedRun:
             raise UserError(f"{self.folder} holds no saved state: let the run reach the end of its first epoch.")
         state = load_state(states[-1])
         return state.step, self._network(state)
+
+    def load_method(self) -> Method:
+        """The method with what it knew at the end of the last epoch that was saved.
+
+        Raises:
+            UserError: the state is damaged.
+        """
+        method = METHODS[self.method](self.own, DataInfo.of(self.catalogue, self.level))
+        method.load_state_dict(load_state(list_states(self.folder / "state")[-1]).tensors["method"])
+        return method
 
     def epochs(self) -> list[tuple[int, Path]]:
         """The epochs whose weights the run kept (`--snapshot-every`), ascending, for `load_epoch`."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
-
-
-def world_size() -> int:
-    """Processes that train together; 1 outside a group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -18,5 +14,21 @@ def gather_rows(rows: Tensor) -> Tensor:
 
     A loss of the gathered rows is the same on every process, and each sends its gradient to all. Averaged over
     processes, as data-parallel training averages, that is the gradient of the loss on one process with all rows.
+    Outside a group of processes it is the identity.
     """
-    return torch.cat(all_gather(rows)) if world_size() > 1 else rows
+    alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+    return rows if alone else _Gather.apply(rows)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]

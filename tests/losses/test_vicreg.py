@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from fgdemo.losses import vicreg
 from fgdemo.losses.vicreg import EPS, partners
+from tests.support.ranks import run_ranks
 
 
 def features(n: int = 6, dim: int = 4) -> torch.Tensor:
@@ -85,3 +88,24 @@ def test_statistics_are_in_float32_under_autocast() -> None:
     for a, b in zip(plain, mixed, strict=True):
         assert a.dtype == torch.float32
         assert torch.equal(a, b)
+
+
+def test_processes_together_have_the_gradient_of_one(tmp_path: Path) -> None:
+    """Averaged over two processes, as data-parallel training does; without pairs, which stay inside a process."""
+    x = features(8, 3) * 0.4
+    one = x.clone().requires_grad_()
+    found = vicreg(one, torch.arange(8))
+    (found.variance + found.covariance).backward()
+    parts = run_ranks(2, tmp_path, _variance_and_covariance, x)
+    for rank, (variance, covariance, gradient) in enumerate(parts):
+        assert variance == pytest.approx(found.variance.item())
+        assert covariance == pytest.approx(found.covariance.item())
+        # the mean over processes of the parameters' gradients: each process's rows count half
+        torch.testing.assert_close(gradient / 2, one.grad[4 * rank : 4 * rank + 4])
+
+
+def _variance_and_covariance(rank: int, count: int, x: torch.Tensor) -> tuple[float, float, torch.Tensor]:
+    mine = x[4 * rank : 4 * rank + 4].clone().requires_grad_()
+    found = vicreg(mine, torch.arange(4))
+    (found.variance + found.covariance).backward()
+    return found.variance.item(), found.covariance.item(), mine.grad

@@ -44,6 +44,7 @@ CHANGES_WEIGHTS = {
     "freeze": "--freeze",
     "batch_size": "--batch-size 6",
     "per_class": "--per-class 6",
+    "views": "--views 2",
     "accumulate": "--accumulate 2 | --batch-size 6",
     "opt": "--opt sgd",
     "lr": "--lr 0.001",

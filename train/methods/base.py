@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,14 @@ class DataInfo:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+
+class Subclasses(NamedTuple):
+    """A division of training pictures in the order of the outputs it was asked for, and the criterion behind its K.
+    The columns of the network's head are those of the clustering."""
+
+    found: ClasswiseClustering
+    chosen_by: str
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ class Method(ABC):
     def end_step(self, network: Network, total: Callable[[Tensor], Tensor], steps_per_epoch: int) -> None:  # noqa: B027
         """After an optimiser step; `total` sums a tensor over the processes, all of which call it alike."""
 
-    def divide(self, outputs: Outputs, seed: int) -> ClasswiseClustering | None:
+    def divide(self, outputs: Outputs, seed: int) -> Subclasses | None:
         """The subclasses that a checkpoint shows, of training pictures as the exported network sees them, after
         `load_state_dict`; None where the method knows of none, and its checkpoint's classes are divided anew."""
         return None

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fgdemo.clustering import ClasswiseClustering
 from fgdemo.data import Sample
 from fgdemo.errors import UserError
 from fgdemo.losses import VicReg, vicreg, within_class_loss
@@ -19,7 +19,7 @@ from fgdemo.models.subclass_network import SubclassOutput, check_hypotheses
 from train.checkpoint_parts import Rule
 from train.feature_bank import FeatureBank, effective_rank
 from train.inference import Outputs
-from train.methods.base import BetweenEpochs, DataInfo, Method
+from train.methods.base import BetweenEpochs, DataInfo, Method, Subclasses
 from train.methods.mixing import Mixing, MixingOptions
 from train.options import EncoderOptions, OptimOptions
 from train.subclass_partition import Rules, SubclassPartition
@@ -231,14 +231,14 @@ class Fgdcc(Method):
         if self.divides:
             self.bank.combine(total)
 
-    def divide(self, outputs: Outputs, seed: int) -> ClasswiseClustering | None:
+    def divide(self, outputs: Outputs, seed: int) -> Subclasses | None:
         if not self.divides or self.options.partition == "shuffled":
             return None
-        rows = torch.from_numpy(self.data.index).searchsorted(outputs.index).numpy()
+        rows = np.searchsorted(self.data.index, outputs.index.numpy())
         features = outputs.embeddings
         if self.options.space == "unit":
             features = F.normalize(features, dim=1)
-        return self.partition.divide(features, rows, seed)
+        return Subclasses(self.partition.divide(features, rows, seed), self.partition.rules.select)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"epoch": torch.tensor(self.epoch)}
