@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from accelerate import Accelerator
 
 from fgdemo.checkpoint import write_checkpoint
@@ -93,7 +94,18 @@ def _divided(run: SavedRun, gallery: Gallery, references: Outputs, options: Expo
     own = run.load_method().divide(references, run.run.seed) if options.subclasses == "method" else None
     if own is None:
         return divide_anew(gallery, options, seed=run.run.seed)
+    if own.before is not None:
+        gallery = gallery.with_subclasses(*_present(*own.before))
     return divide(gallery, own.found, chosen_by=own.chosen_by, columns=True)
+
+
+def _present(ids: np.ndarray, document: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Subclasses without those that have no picture in a gallery with these ids."""
+    entries = []
+    for entry in document["classes"]:
+        members = [member for member in entry["subclasses"] if (ids == member["id"]).any()]
+        entries.append({**entry, "k": len(members), "subclasses": members})
+    return ids, {**document, "classes": entries}
 
 
 def build_config(

@@ -180,4 +180,6 @@ FREE_ON_RESUME = frozenset(
 )  # fmt: skip
 
 # Options that name folders and files of the machine of the run: no checkpoint tells them to others.
-OF_THIS_MACHINE = frozenset({"output", "resume", "overwrite", "data_root", "encoder_weights", "novelty_from"})
+OF_THIS_MACHINE = frozenset(
+    {"output", "resume", "overwrite", "data_root", "encoder_weights", "novelty_from", "subclasses"}
+)

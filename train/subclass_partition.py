@@ -12,6 +12,7 @@ from torch import Tensor
 from fgdemo.clustering import ClasswiseClustering, SteadyK
 from fgdemo.clustering.follow import follow_kmeans
 from fgdemo.clustering.quality import classwise_ari
+from train.given_subclasses import GivenSubclasses
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,20 @@ class SubclassPartition:
         clusters: (N, M) int64 cluster inside the class under each K, -1 before the first division and where the class
             is too small.
         chosen: (C,) int64 K of each class, 0 before the first division.
+        given: subclasses to start from, some of which may be locked.
     """
 
-    def __init__(self, targets: np.ndarray, num_classes: int, rules: Rules) -> None:
+    def __init__(
+        self, targets: np.ndarray, num_classes: int, rules: Rules, given: GivenSubclasses | None = None
+    ) -> None:
         self.targets, self.num_classes, self.rules = np.asarray(targets, np.int64), num_classes, rules
+        self.given = given
         self.clusters = np.full((len(self.targets), len(rules.ks)), -1, np.int64)
         self.chosen = np.zeros(num_classes, np.int64)
         self._steady = SteadyK(rules.patience)
+        for class_id, k in (given.ks if given else {}).items():
+            mine = self.targets == class_id
+            self.clusters[mine, rules.ks.index(k)] = given.clusters[mine]
 
     @property
     def known(self) -> bool:
@@ -66,7 +74,7 @@ class SubclassPartition:
 
     def _divide(self, features: Tensor, rows: np.ndarray, challenge: bool, seed: int) -> ClasswiseClustering:
         rules = self.rules
-        return follow_kmeans(
+        found = follow_kmeans(
             features,
             self.targets[rows],
             self.clusters[rows],
@@ -76,6 +84,7 @@ class SubclassPartition:
             min_size=rules.least,
             seed=seed,
         )
+        return self.given.impose(found, features, self.clusters, rows) if self.given else found
 
     def shuffle(self, seed: int) -> None:
         """Deal the clusters of each class out at random among its pictures: equal sizes and K, no meaning."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -47,10 +47,15 @@ class DataInfo:
 
 class Subclasses(NamedTuple):
     """A division of training pictures in the order of the outputs it was asked for, and the criterion behind its K.
-    The columns of the network's head are those of the clustering."""
+    The columns of the network's head are those of the clustering.
+
+    `before` are subclasses whose ids and names go on where they share pictures: (n,) ids, -1 for none, and the content
+    of a subclasses.json.
+    """
 
     found: ClasswiseClustering
     chosen_by: str
+    before: tuple[np.ndarray, dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from fgdemo.models import Network, build_network
 from fgdemo.models.subclass_network import SubclassOutput, check_hypotheses
 from train.checkpoint_parts import Rule
 from train.feature_bank import FeatureBank, effective_rank
+from train.given_subclasses import GivenSubclasses
 from train.inference import Outputs
 from train.methods.base import BetweenEpochs, DataInfo, Method, Subclasses
 from train.methods.mixing import Mixing, MixingOptions
@@ -83,6 +84,12 @@ class FgdccOptions(MixingOptions):
     """divisions between two in which new starts compete with the subclasses so far; 0: never"""
     space: Literal["unit", "raw"] = "unit"
     """divide features of unit length, or as they are"""
+    subclasses: str | None = None
+    """start from these subclasses: a checkpoint whose subclasses a person has looked at, or a CSV file with the columns
+    key (path of a picture below the data set's folder) and subclass"""
+    lock: Literal["all", "edited", "none"] = "all"
+    """subclasses given by --subclasses that keep their pictures, ids and names: all, those that a person has edited
+    (all of a CSV file), or none, so that they are no more than a start"""
     partition: Literal["kmeans", "shuffled"] = "kmeans"
     """kmeans, or a control: subclasses of the sizes of the first division, dealt out at random once"""
     invariance: float | None = None
@@ -117,8 +124,11 @@ class Fgdcc(Method):
         self.pairs, self.scale, self.both_sides = chosen["pairs"], chosen["scale"], chosen["both_sides"]
         self.mixing = Mixing(options, data.num_classes)
         self._check()
+        given = GivenSubclasses.read(options.subclasses, data, options.lock) if options.subclasses else None
+        if given is not None:
+            self.ks = tuple(sorted({*self.ks, *given.ks.values()}))
         rules = Rules(self.ks, chosen["select"], chosen["patience"], options.min_pictures)
-        self.partition = SubclassPartition(data.targets, data.num_classes, rules)
+        self.partition = SubclassPartition(data.targets, data.num_classes, rules, given)
         self.epoch = 0
         self.bank: FeatureBank | None = None
 
@@ -238,7 +248,9 @@ class Fgdcc(Method):
         features = outputs.embeddings
         if self.options.space == "unit":
             features = F.normalize(features, dim=1)
-        return Subclasses(self.partition.divide(features, rows, seed), self.partition.rules.select)
+        found, given = self.partition.divide(features, rows, seed), self.partition.given
+        before = (given.subclass_id[rows], given.document) if given else None
+        return Subclasses(found, self.partition.rules.select, before)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"epoch": torch.tensor(self.epoch)}
@@ -279,6 +291,12 @@ class Fgdcc(Method):
         for name, value in values.items():
             if value < 0:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it is at least 0.")
+        if options.subclasses and not self.divides:
+            raise UserError("--subclasses has nothing to give where --ks 1 leaves every class whole: drop one of them.")
+        if options.subclasses and options.partition == "shuffled":
+            raise UserError("--partition shuffled deals subclasses out at random: leave out --subclasses.")
+        if options.lock != "all" and not options.subclasses:
+            raise UserError(f"--lock {options.lock} is about the subclasses of --subclasses: give both, or neither.")
         if options.min_pictures < 1:
             raise UserError(f"--min-pictures is {options.min_pictures}; it is at least 1.")
         if self.mixing.mixes and (self.divides or self.regularised):
