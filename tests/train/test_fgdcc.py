@@ -305,7 +305,7 @@ def test_one_subclass_is_plain_classification(train: Callable[..., Path]) -> Non
 def test_a_killed_run_goes_on_alike(train: Callable[..., Path]) -> None:
     """Bank, clusters and their history included, from the middle of an epoch."""
     train = partial(train, method="fgdcc", small=SMALL)
-    words = ["--views", "2", "--pairs", "picture", "--variance", "1", "--invariance", "1", "--refresh", "0"]
+    words = ["--views", "2", "--pairs", "picture", "--variance", "1", "--invariance", "1"]
     words += ["--checkpoint-every", "5", "--keep", "9", "--patience", "2", "--log-every", "1", "--ema", "0.9"]
     whole, broken = train(*words, name="whole"), train(*words, name="broken")
     middle = next(path for path in list_states(broken / "state") if load_state(path).step == 15)

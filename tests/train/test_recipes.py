@@ -18,8 +18,8 @@ from train.methods import METHODS
 from train.options import GROUPS, OptimOptions
 from train.run import check_options
 
-RECIPES = sorted((ROOT / "train" / "recipes").glob("*.yaml")) + sorted(
-    (ROOT / "train" / "recipes" / "voting").iterdir()
+RECIPES = sorted(
+    path for folder in ("", "voting", "fgdcc") for path in (ROOT / "train" / "recipes" / folder).glob("*.yaml")
 )
 
 
@@ -39,7 +39,7 @@ def test_options_are_accepted(path: Path) -> None:
     assert data.data in dataset_names()
     assert is_model(encoder.encoder.partition(".")[0])
     assert is_model_pretrained(encoder.encoder) or not encoder.pretrained
-    method(own, data_info("ab", 4)).check(optim)
+    method(own, data_info("ab", 40)).check(optim)
     chosen = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert all(getattr(optim, f.name) == chosen[f.name] for f in fields(OptimOptions) if f.name in chosen)
 

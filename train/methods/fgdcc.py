@@ -77,9 +77,9 @@ class FgdccOptions(MixingOptions):
     """divisions in a row that must choose another number before a class changes to it"""
     min_pictures: int = 2
     """training pictures that a class needs for each subclass"""
-    refresh: int = 1
-    """epochs between two passes without augmentation for the features that are divided; 0: the first division alone,
-    all later ones divide what the steps of training have seen"""
+    refresh: int = 0
+    """divisions between two for whose features the training pictures are passed once more without augmentation, for a
+    third of an epoch's time; 0: the first division alone, all later ones divide what the steps of training have seen"""
     challenge: int = 5
     """divisions between two in which new starts compete with the subclasses so far; 0: never"""
     space: Literal["unit", "raw"] = "unit"
