@@ -110,6 +110,7 @@ def check_options(optim: OptimOptions, run: RunOptions) -> None:
         "--batch-size": (optim.batch_size, 1),
         "--accumulate": (optim.accumulate, 1),
         "--per-class": (optim.per_class, 0),
+        "--views": (optim.views, 1),
         "--restarts": (optim.restarts, 1),
         "--keep": (run.keep, 1),
         "--eval-every": (run.eval_every, 1),
@@ -127,6 +128,8 @@ def check_options(optim: OptimOptions, run: RunOptions) -> None:
         raise UserError(f"--lr is {optim.lr}; it is greater than 0.")
     if not 0 <= optim.ema < 1:
         raise UserError(f"--ema is {optim.ema}; it lies between 0 (off) and 1, for example 0.999.")
+    if optim.views > 1 and optim.per_class:
+        raise UserError("--views and --per-class both say what comes together in a batch: give one of them.")
     if optim.warmup_epochs >= optim.epochs:
         raise UserError(f"--warmup-epochs {optim.warmup_epochs} leaves nothing of --epochs {optim.epochs}.")
 

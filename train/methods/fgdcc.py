@@ -171,8 +171,9 @@ class Fgdcc(Method):
             )
 
     def prepare(self, network: Network, device: torch.device) -> None:
-        self.bank = FeatureBank(self.data.index, network.encoder.dim, device)
-        self._to(device)
+        if self.divides:
+            self.bank = FeatureBank(self.data.index, network.encoder.dim, device)
+            self._to_device(device)
 
     def training_step(self, model: nn.Module, batch: Sample) -> dict[str, Tensor]:
         images, targets = self.mixing(batch)
@@ -235,10 +236,10 @@ class Fgdcc(Method):
             engine.log(figures)
         self.partition.share(engine.total, engine.device, engine.first)
         network.set_active(torch.from_numpy(self.partition.active()))
-        self._to(engine.device)
+        self._to_device(engine.device)
 
     def gather_state(self, total: Callable[[Tensor], Tensor]) -> None:
-        if self.divides:
+        if self.bank is not None:
             self.bank.combine(total)
 
     def divide(self, outputs: Outputs, seed: int) -> Subclasses | None:
@@ -255,16 +256,17 @@ class Fgdcc(Method):
     def state_dict(self) -> dict[str, Tensor]:
         state = {"epoch": torch.tensor(self.epoch)}
         state |= {f"partition.{name}": value for name, value in self.partition.state_dict().items()}
-        return state | {f"bank.{name}": value for name, value in self.bank.state_dict().items()}
+        bank = self.bank.state_dict() if self.bank is not None else {}
+        return state | {f"bank.{name}": value for name, value in bank.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.epoch = int(state["epoch"])
         self.partition.load_state_dict(_under("partition.", state))
         if self.bank is not None:
             self.bank.load_state_dict(_under("bank.", state))
-            self._to(self.bank.device)
+            self._to_device(self.bank.device)
 
-    def _to(self, device: torch.device) -> None:
+    def _to_device(self, device: torch.device) -> None:
         """The partition as tensors for the steps of an epoch."""
         partition = self.partition
         weights = torch.ones(self.data.num_classes, len(self.ks))
