@@ -24,8 +24,8 @@ from fgdemo.errors import UserError
 
 ENGINES = ("auto", "faiss", "torch", "sklearn")
 
-LARGE_K = 16
-"""Beyond it one k-means problem on the CPU is faster in faiss."""
+LARGE_K = 32
+"""Beyond it one k-means problem on the CPU, of few dimensions, is faster in faiss."""
 
 
 def import_faiss() -> Any:
@@ -46,16 +46,18 @@ def import_faiss() -> Any:
 def pick_engine(engine: str, device: torch.device, *, k: int, spherical: bool, problems: int = 1) -> str:
     """The engine that "auto" stands for; any other name is checked and returned.
 
-    Measured on one thread of a busy 2-core machine, seconds for torch / faiss / scikit-learn through this package, from
-    the same kind of seeds:
+    Measured on one thread of a busy 2-core machine, processor seconds (least of several runs) for torch / faiss /
+    scikit-learn through this package, from the same kind of seeds:
 
-    - one problem of (rows, dimensions, k), three restarts: (100, 128, 4) 0.004 / 0.003 / 0.007; (5000, 384, 10)
-      0.11 / 0.15 / 0.15; (20000, 384, 5) 1.2 / 1.9 / 2.0; one restart, 20 iterations: (5000, 64, 24)
-      0.06 / 0.03 / 0.03; (5000, 384, 32) 0.21 / 0.16 / 0.20; (30000, 64, 256) 2.2 / 1.1 / 1.3. The torch engine adds
-      up rows by a product with a one-hot matrix, which costs as much as the distances and so loses at large k.
-    - (classes x rows x dimensions), k in 2..5: 102 x 20 x 384 0.11 / 2.4 / 7.4; 100 x 100 x 256 0.38 / 3.2 / 5.0;
-      12 x 200 x 128 0.07 / 0.37 / 0.53; 100 x 500 x 384 4.1 / 11 / -. Most of the loops' time goes into preparing
-      each problem; tests/benchmarks/clustering.py compares with bare loops.
+    - one problem of (rows, dimensions, k), three restarts, blobs: (100, 128, 4) 0.004 / 0.004 / 0.007; (5000, 384, 10)
+      0.10 / 0.19 / 0.14; (20000, 384, 5) 0.25 / 0.49 / 0.48; one restart, 20 iterations, no structure: (5000, 64, 24)
+      0.035 / 0.037 / 0.023; (5000, 64, 64) 0.077 / 0.066 / 0.048; (5000, 384, 32) 0.09 / 0.16 / 0.08; (30000, 64, 24)
+      0.18 / 0.20 / 0.10; (30000, 64, 64) 0.63 / 0.35 / 0.20; (30000, 64, 256) 2.6 / 1.1 / 0.7. The torch engine adds
+      up rows by a product with a one-hot matrix, which costs as much as the distances and so loses at large k, the
+      sooner the fewer dimensions there are.
+    - (classes x rows x dimensions), k in 2..5, K by BIC: 102 x 20 x 384 0.05 / 2.0 / 3.1; 100 x 100 x 256 0.14 / 2.2 /
+      3.5; 12 x 200 x 128 0.05 / 0.33 / 0.48; 100 x 500 x 384 1.5 / 6.0 / -. Most of the loops' time goes into
+      preparing each problem; tests/benchmarks/clustering.py compares with bare loops.
 
     Hence torch for many problems at once, for data on a GPU and up to LARGE_K clusters, and faiss, where installed,
     beyond.

@@ -149,13 +149,13 @@ def _added_memory(run: Callable[..., np.ndarray], shape: str, options: argparse.
     run(x[:1, :20], restarts=1)
     # "5" makes the present size the peak (proc(5))
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = process_kib("VmRSS")
     run(x[: options.loop_classes or None] if run is not ours else x, restarts=1)
-    return (_status("VmHWM") - before) / 1024
+    return (process_kib("VmHWM") - before) / 1024
 
 
-def _status(name: str) -> int:
-    """KiB."""
+def process_kib(name: str) -> int:
+    """A size in /proc/self/status, such as VmHWM."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(f"{name}:")))
 
