@@ -59,20 +59,30 @@ class SubclassPartition:
         """Whether there has been a division."""
         return bool(self.chosen.any())
 
-    def update(self, features: Tensor, *, challenge: bool, seed: int) -> dict[str, float]:
-        """Divide again on new (N, D) features; figures of how well that went, and of what has changed."""
+    def update(self, features: Tensor, *, challenge: bool, choose: bool, seed: int) -> dict[str, float]:
+        """Divide again on new (N, D) features; figures of how well that went, and of what has changed.
+
+        Args:
+            challenge: let new starts compete.
+            choose: let the criterion choose the number of subclasses again, which can take longer than dividing.
+        """
         before = self.own_clusters()
-        found = self._divide(features, np.arange(len(self.targets)), challenge, seed)
-        chosen = np.pad(found.chosen, (0, self.num_classes - len(found.chosen)))
-        self.clusters, self.chosen = found.labels, self._steady.settle(chosen)
+        choose = choose or not self.known
+        select = self.rules.select if choose else max(self.rules.ks)
+        found = self._divide(features, np.arange(len(self.targets)), challenge, seed, select)
+        self.clusters = found.labels
+        if choose:
+            self.chosen = self._steady.settle(np.pad(found.chosen, (0, self.num_classes - len(found.chosen))))
         return {**self._figures(found, features), **self._stability(before)}
 
     def divide(self, features: Tensor, rows: np.ndarray, seed: int) -> ClasswiseClustering:
         """The division of some of the pictures on (n, D) features of another network, from where clusters stand."""
-        found = self._divide(features, rows, not self.known, seed)
+        found = self._divide(features, rows, not self.known, seed, self.rules.select)
         return found.with_chosen(self.chosen[: len(found.chosen)]) if self.known else found
 
-    def _divide(self, features: Tensor, rows: np.ndarray, challenge: bool, seed: int) -> ClasswiseClustering:
+    def _divide(
+        self, features: Tensor, rows: np.ndarray, challenge: bool, seed: int, select: str | int
+    ) -> ClasswiseClustering:
         rules = self.rules
         found = follow_kmeans(
             features,
@@ -80,7 +90,7 @@ class SubclassPartition:
             self.clusters[rows],
             rules.ks,
             challenge=challenge and self.known,
-            select=rules.select,
+            select=select,
             min_size=rules.least,
             seed=seed,
         )

@@ -61,6 +61,7 @@ ELSEWHERE = {
     "mixup_prob": "test_one_subclass_is_plain_classification",
     "patience": "test_patience_and_challenge_reach_the_partition",
     "challenge": "test_patience_and_challenge_reach_the_partition",
+    "choose_every": "test_patience_and_challenge_reach_the_partition",
     "refresh": "test_what_is_divided",
     "subclasses": "test_given_subclasses.py",
     "lock": "test_given_subclasses.py",
@@ -179,17 +180,16 @@ def test_what_is_divided(refresh: int, passes: list[int]) -> None:
 
 
 def test_patience_and_challenge_reach_the_partition(monkeypatch: pytest.MonkeyPatch) -> None:
-    method, network = built(patience=3, challenge=2)
+    method, network = built(patience=3, challenge=2, choose_every=3)
     assert method.partition.rules.patience == 3
-    challenges = []
+    asked = []
     update = method.partition.update
-    monkeypatch.setattr(
-        method.partition, "update", lambda x, **given: challenges.append(given["challenge"]) or update(x, **given)
-    )
+    monkeypatch.setattr(method.partition, "update", lambda x, **given: asked.append(given) or update(x, **given))
     features = Features(network.encoder.dim)
     for epoch in range(6):
         method.between_epochs(network, features.before(epoch))
-    assert challenges == [True, False, True, False, True]
+    assert [given["challenge"] for given in asked] == [True, False, True, False, True]
+    assert [given["choose"] for given in asked] == [True, False, False, True, False]
 
 
 def test_one_side_changes_the_gradient_alone() -> None:
@@ -263,6 +263,7 @@ def test_presets_train(preset: str) -> None:
         ({"covariance": -1.0}, "--covariance"),
         ({"refresh": -1}, "--refresh"),
         ({"min_pictures": 0}, "--min-pictures"),
+        ({"choose_every": 0}, "--choose-every"),
         ({"mixup": 0.2}, "--mixup"),
         ({"ks": (1,), "cutmix": 0.2, "variance": 1.0}, "--mixup"),
         ({"label_smoothing": 1.0}, "--label-smoothing"),

@@ -60,7 +60,7 @@ def test_a_table_is_read_by_key(tmp_path: Path) -> None:
 def test_locked_pictures_stay_and_the_others_go_where_they_are_near(tmp_path: Path) -> None:
     divided = partition(some(tmp_path), "all")
     for _ in range(2):
-        divided.update(features(), challenge=True, seed=0)
+        divided.update(features(), challenge=True, choose=True, seed=0)
     own, left = divided.own_clusters(), features()[:, 0].numpy() < 5
     of_a = DATA.targets == 0
     assert divided.chosen.tolist() == [2, 2]
@@ -78,7 +78,7 @@ def test_locked_pictures_stay_and_the_others_go_where_they_are_near(tmp_path: Pa
 def test_without_a_lock_it_is_a_start(tmp_path: Path) -> None:
     divided = partition(some(tmp_path), "none")
     assert divided.clusters[2, 1] == 0
-    divided.update(features(), challenge=False, seed=0)
+    divided.update(features(), challenge=False, choose=True, seed=0)
     own = divided.own_clusters()
     assert own[2] == own[6] == 1, "ids descend from those given, pictures are free"
     assert own[0] == 0

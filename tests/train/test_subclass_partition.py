@@ -32,13 +32,13 @@ def test_finds_the_blobs_and_their_number_and_keeps_their_ids() -> None:
     partition = SubclassPartition(targets, 5, rules())
     assert not partition.known
     assert (partition.own_clusters() == -1).all()
-    figures = partition.update(features, challenge=True, seed=0)
+    figures = partition.update(features, challenge=True, choose=True, seed=0)
     assert partition.chosen.tolist() == [3, 2, 1, 1, 0]
     own = partition.own_clusters()
     for c in (0, 1, 2):
         assert adjusted_rand_score(own[targets == c], truth[targets == c]) == 1
     assert "subclasses/ari" not in figures
-    later = partition.update(features * 2 + 1, challenge=True, seed=1)
+    later = partition.update(features * 2 + 1, challenge=True, choose=True, seed=1)
     assert np.array_equal(partition.own_clusters(), own)
     assert later["subclasses/ari"] == 1
     assert later["subclasses/k"] == pytest.approx((3 + 2 + 1 + 1) / 4)
@@ -47,7 +47,7 @@ def test_finds_the_blobs_and_their_number_and_keeps_their_ids() -> None:
 def test_figures_by_hand() -> None:
     features = torch.tensor([[0.0], [1.0], [2.0], [20.0], [21.0], [22.0], [5.0], [5.5]])
     partition = SubclassPartition(np.array([0, 0, 0, 0, 0, 0, 1, 1]), 2, rules(ks=(2,)))
-    figures = partition.update(features, challenge=False, seed=0)
+    figures = partition.update(features, challenge=False, choose=True, seed=0)
     # class 0: 604 around its mean, 4 around two; class 1 has too few pictures for two subclasses
     assert partition.chosen.tolist() == [2, 1]
     assert figures["subclasses/ratio_2"] == pytest.approx(4 / 604)
@@ -59,7 +59,7 @@ def test_active_columns() -> None:
     features, targets, _ = data()
     partition = SubclassPartition(targets, 5, rules(ks=(2, 3)))
     assert partition.active().all()
-    partition.update(features, challenge=False, seed=0)
+    partition.update(features, challenge=False, choose=True, seed=0)
     active = partition.active()
     assert active[:3].all()
     # neither the class of one picture nor the empty one admits a number of subclasses: the first column stands for each
@@ -75,16 +75,31 @@ def test_patience_holds_back_a_change() -> None:
     shift = features[(targets == 0) & (truth == 1)].mean(0) - features[(targets == 0) & (truth == 2)].mean(0)
     merged[(targets == 0) & (truth == 2)] += shift
     for partition in (patient, quick):
-        partition.update(features, challenge=False, seed=0)
-        partition.update(merged, challenge=False, seed=0)
+        partition.update(features, challenge=False, choose=True, seed=0)
+        partition.update(merged, challenge=False, choose=True, seed=0)
     assert quick.chosen[0] == 2
     assert patient.chosen[0] == 3
+
+
+def test_the_number_stays_until_it_is_chosen_again() -> None:
+    features, targets, truth = data()
+    partition = SubclassPartition(targets, 5, rules())
+    partition.update(features, challenge=False, choose=False, seed=0)
+    assert partition.chosen[0] == 3, "the first division always chooses"
+    one = features.clone()
+    for cluster in (1, 2):
+        rows = (targets == 0) & (truth == cluster)
+        one[rows] += features[(targets == 0) & (truth == 0)].mean(0) - features[rows].mean(0)
+    partition.update(one, challenge=False, choose=False, seed=0)
+    assert partition.chosen[0] == 3
+    partition.update(one, challenge=False, choose=True, seed=0)
+    assert partition.chosen[0] == 1
 
 
 def test_shuffled_clusters_keep_sizes_and_lose_meaning() -> None:
     features, targets, truth = data()
     partition = SubclassPartition(targets, 5, rules())
-    partition.update(features, challenge=False, seed=0)
+    partition.update(features, challenge=False, choose=True, seed=0)
     before = partition.clusters.copy()
     partition.shuffle(7)
     for c in range(4):
@@ -98,7 +113,7 @@ def test_shuffled_clusters_keep_sizes_and_lose_meaning() -> None:
 def test_divides_the_pictures_of_another_network_from_where_it_stands() -> None:
     features, targets, _ = data()
     partition = SubclassPartition(targets, 5, rules())
-    partition.update(features, challenge=False, seed=0)
+    partition.update(features, challenge=False, choose=True, seed=0)
     rows = np.flatnonzero(np.arange(len(targets)) % 2 == 0)
     turned = features[rows] @ torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
     found = partition.divide(turned, rows, seed=0)
@@ -109,12 +124,12 @@ def test_divides_the_pictures_of_another_network_from_where_it_stands() -> None:
 def test_state_round_trip_goes_on_alike() -> None:
     features, targets, _ = data()
     first = SubclassPartition(targets, 5, rules(patience=2))
-    first.update(features, challenge=False, seed=0)
+    first.update(features, challenge=False, choose=True, seed=0)
     second = SubclassPartition(targets, 5, rules(patience=2))
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
     other = data(1)[0]
     for partition in (first, second):
-        partition.update(other, challenge=True, seed=3)
+        partition.update(other, challenge=True, choose=True, seed=3)
     assert np.array_equal(first.clusters, second.clusters)
     assert np.array_equal(first.chosen, second.chosen)
 
@@ -122,7 +137,7 @@ def test_state_round_trip_goes_on_alike() -> None:
 def test_processes_get_the_first_ones_clusters() -> None:
     features, targets, _ = data()
     first, second = (SubclassPartition(targets, 5, rules()) for _ in range(2))
-    first.update(features, challenge=False, seed=0)
+    first.update(features, challenge=False, choose=True, seed=0)
     sent: list[torch.Tensor] = []
     first.share(lambda t: sent.append(t) or t, torch.device("cpu"), first=True)
     given = iter(sent)

@@ -31,7 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "recommended": {
         "ks": (1, 2, 3, 4),
         "select": "silhouette",
-        "patience": 2,
+        "patience": 1,
         "invariance": 0.0,
         "variance": 0.0,
         "covariance": 0.0,
@@ -74,7 +74,9 @@ class FgdccOptions(MixingOptions):
     select: Rule | None = None
     """how the number of subclasses of a class is chosen"""
     patience: int | None = None
-    """divisions in a row that must choose another number before a class changes to it"""
+    """choices in a row that must fall on another number before a class changes to it"""
+    choose_every: int = 5
+    """divisions between two choices of the number, which cost as much as several divisions"""
     min_pictures: int = 2
     """training pictures that a class needs for each subclass"""
     refresh: int = 0
@@ -227,8 +229,12 @@ class Fgdcc(Method):
             self.gather_state(engine.total)
         if engine.first:
             features = self.bank.features(unit=options.space == "unit")
-            challenge = bool(options.challenge) and division % options.challenge == 0
-            figures = self.partition.update(features, challenge=challenge, seed=engine.seed)
+            figures = self.partition.update(
+                features,
+                challenge=bool(options.challenge) and division % options.challenge == 0,
+                choose=division % options.choose_every == 0,
+                seed=engine.seed,
+            )
             if options.partition == "shuffled":
                 self.partition.shuffle(engine.seed)
             figures["features/norm"] = float(self.bank.norm.mean())
@@ -299,8 +305,9 @@ class Fgdcc(Method):
             raise UserError("--partition shuffled deals subclasses out at random: leave out --subclasses.")
         if options.lock != "all" and not options.subclasses:
             raise UserError(f"--lock {options.lock} is about the subclasses of --subclasses: give both, or neither.")
-        if options.min_pictures < 1:
-            raise UserError(f"--min-pictures is {options.min_pictures}; it is at least 1.")
+        for name in ("min_pictures", "choose_every"):
+            if getattr(options, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it is at least 1.")
         if self.mixing.mixes and (self.divides or self.regularised):
             raise UserError("Mixed pictures have no single subclass: leave out --mixup and --cutmix.")
 
