@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from fgdemo.errors import UserError
+from fgdemo.hypotheses import alternatives
 from fgdemo.pictures import STORED, Pictures
 from fgdemo.terms import terms
 from fgdemo.ui import render
+from fgdemo.ui.divisions import CHOSEN, SHOWN, division_under, entry_of, offered
 from fgdemo.ui.image_input import Argument, Choice, integer
 from fgdemo.ui.pictures import notice
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, quietly, reported
+from fgdemo.ui.why_k import WhyK, why
 
 if TYPE_CHECKING:
     from fgdemo.gallery import Gallery
     from fgdemo.predict import Classifier
 
-SHOWN = 12
 MOST = 100
 MAX_NAME = 80
 _HINT = (
@@ -40,15 +42,21 @@ element.addEventListener('input', (event) => {
   box.classList.toggle('fg-changed', box.value !== box.dataset.saved);
 });
 """
-_TYPED = "(picker, other) => [picker, other, JSON.stringify((window.fgNames || {})[picker] || {})]"
+_TYPED = """
+(picker, other, typed, ...more) => [picker, other, JSON.stringify((window.fgNames || {})[picker] || {}), ...more]
+"""
 
 
 def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
     """Lay the tab out."""
-    with gr.Row(elem_classes="fg-bar-row"):
+    with gr.Row(elem_classes="fg-bar-row fg-two"):
         chosen = Choice(choices=[], label="Class", elem_id="prototypes-class", min_width=220)
+        hypothesis = Choice(
+            choices=[], label="Number of subclasses", elem_id="prototypes-k", min_width=220, visible=False
+        )
         save = gr.Button("Save names", variant="primary", scale=0, min_width=150, elem_id="prototypes-save")
         gr.HTML(_HINT, apply_default_css=False, min_width=240)
+    reasons = WhyK(elem_id="prototypes-why")
     shelf = gr.HTML(_NONE, apply_default_css=False, js_on_load=_TYPING, elem_id="prototypes-rows")
     typed = gr.Textbox(visible=False)
 
@@ -61,10 +69,27 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
         return gr.update(choices=choices, value=choices[0][1] if choices else None, visible=labelled)
 
     @reported
-    def show(name: str | None, class_id: str | None, names: str | None) -> str:
+    def show(name: str | None, class_id: str | None, names: str | None, k: str | None = CHOSEN) -> str:
         if class_id is None:
             return _NONE
-        return _rows(app, app.name(name), _class(app.classifier(name), class_id), _names(names))
+        number = _class(app.classifier(name), class_id)
+        if k in (None, CHOSEN):
+            return _rows(app, app.name(name), number, _names(names))
+        return division_under(app, app.name(name), number, _number(k))
+
+    @reported
+    def show_class(name: str | None, class_id: str | None, names: str | None) -> list[Any]:
+        """Another class: its subclasses, the numbers of them to choose from, and why it has so many."""
+        if class_id is None:
+            return [_NONE, gr.update(choices=[], value=None, visible=False), None]
+        classifier = app.classifier(name)
+        number = _class(classifier, class_id)
+        choices = offered(classifier, number)
+        words = terms(classifier.config)
+        reason = why(classifier.gallery, [number], classifier.classes, words)
+        several = len(choices) > 1
+        choice = gr.update(choices=choices, value=CHOSEN, visible=several, label=f"Number of {words.groups}")
+        return [show(name, class_id, names), choice, reason]
 
     @reported
     def keep(name: str | None, _: Any, names: str | None) -> Any:
@@ -76,9 +101,20 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
 
     picker.change(
         quietly(classes, gr.update(choices=[], value=None)), picker, chosen, show_progress="hidden", **PRIVATE
-    ).then(show, [picker, chosen, typed], shelf, js=_TYPED, show_progress="hidden", **PRIVATE)
-    for listen in (chosen.input, fetching.arrived):
-        listen(show, [picker, chosen, typed], shelf, js=_TYPED, show_progress="minimal", **PRIVATE)
+    ).then(
+        show_class, [picker, chosen, typed], [shelf, hypothesis, reasons], js=_TYPED, show_progress="hidden", **PRIVATE
+    )
+    chosen.input(
+        show_class,
+        [picker, chosen, typed],
+        [shelf, hypothesis, reasons],
+        js=_TYPED,
+        show_progress="minimal",
+        show_progress_on=shelf,
+        **PRIVATE,
+    )
+    for listen in (hypothesis.input, fetching.arrived):
+        listen(show, [picker, chosen, typed, hypothesis], shelf, js=_TYPED, show_progress="minimal", **PRIVATE)
     save.click(keep, [picker, chosen, typed], picker, js=_TYPED, **MODEL_WORK, **PRIVATE).success(
         None, picker, None, js="() => { window.fgNames = {}; }", **PRIVATE
     )
@@ -122,9 +158,10 @@ def _endpoint(app: App) -> None:
             n: how many pictures of each subclass, 12 when not given, at most 100.
 
         Returns:
-            class_id, class, and for every subclass its id, name, size, spread (mean squared distance of its
-            pictures to their mean), silhouette, and prototypes: gallery row, key, cosine distance to the
-            centroid, and thumbnail as a data URL or null.
+            class_id, class, chosen_by and scores (what chose the number of subclasses, and what it gave each number),
+            hypotheses (other numbers that the class was divided into), and for every subclass its id, name, size,
+            spread (mean squared distance of its pictures to their mean), silhouette, and prototypes: gallery row, key,
+            cosine distance to the centroid, and thumbnail as a data URL or null.
         """
         known = app.name(checkpoint)
         classifier = app.classifier(known)
@@ -134,6 +171,9 @@ def _endpoint(app: App) -> None:
             "checkpoint": known,
             "class_id": class_id,
             "class": classifier.classes[class_id],
+            "chosen_by": entry_of(classifier, class_id)["chosen_by"],
+            "scores": entry_of(classifier, class_id)["scores"],
+            "hypotheses": alternatives(classifier.gallery, class_id),
             "subclasses": [
                 {**_facts(member), "prototypes": _pictures(classifier.gallery, member["id"], number, app.pictures)}
                 for member in _members(classifier, class_id)
@@ -163,8 +203,7 @@ def _rows(app: App, name: str, class_id: int, typed: dict[int, str]) -> str:
 
 def _members(classifier: Classifier, class_id: int) -> list[dict[str, Any]]:
     """Subclasses of a class, largest first."""
-    entries = classifier.gallery.subclasses["classes"]
-    members = next((entry["subclasses"] for entry in entries if entry["class_id"] == class_id), [])
+    members = entry_of(classifier, class_id)["subclasses"]
     return sorted(members, key=lambda member: (-member["size"], member["id"]))
 
 
@@ -207,6 +246,13 @@ def _class(classifier: Classifier, value: Any) -> int:
         shown = f"class {value!r}" if isinstance(value, str | int) and len(str(value)) < 60 else "such class"
         raise UserError(f"There is no {shown} in this checkpoint; give a class's name, or its number from 0.")
     return number
+
+
+def _number(text: Any) -> int:
+    """The K of a hypothesis that was chosen in the page."""
+    if isinstance(text, str) and text.isdecimal() and len(text) < 6:
+        return int(text)
+    raise UserError("There is no such number of subclasses here; choose one of the list.")
 
 
 def _names(text: str | None) -> dict[int, str]:

@@ -12,13 +12,15 @@ from fgdemo.errors import UserError
 from fgdemo.recluster import METHODS
 from fgdemo.terms import terms
 from fgdemo.ui import recluster_report as report
+from fgdemo.ui.chart import STATIC
 from fgdemo.ui.exploration import Explorer, View, class_sizes
 from fgdemo.ui.image_input import Argument, Choice, integer
 from fgdemo.ui.pictures import notice
 from fgdemo.ui.recluster_inputs import Classes, Download, Range, class_ids, one_of
 from fgdemo.ui.running import Running, Stopped
-from fgdemo.ui.scatter import STALE, STATIC, Scatter, pending, read_point, read_result
+from fgdemo.ui.scatter import STALE, Scatter, pending, read_point, read_result
 from fgdemo.ui.session import MODEL_WORK, PRIVATE, App, reported
+from fgdemo.ui.why_k import WhyK, why
 
 STEPS_KEPT = 10
 MAX_SEED = 2**31 - 1
@@ -102,10 +104,11 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
                 with gr.Column(scale=3, min_width=240):
                     point = gr.HTML(report.POINT_HINT, apply_default_css=False, elem_id="rc-point")
             figures = gr.HTML(report.FIGURES_HINT, apply_default_css=False, elem_id="rc-figures")
+            reasons = WhyK(elem_id="rc-why")
             rows = gr.HTML("", apply_default_css=False, elem_id="rc-prototypes")
             file = Download()
 
-    shown = [scatter, caption, point, figures, rows, undo, save, history]
+    shown = [scatter, caption, point, figures, rows, undo, save, history, reasons]
 
     def display(view: View, steps: Sequence[str], *, replacing: bool = False) -> list[Any]:
         identity = app.keep(view)
@@ -119,6 +122,7 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
             gr.update(interactive=len(steps) > 1),
             gr.update(interactive=view.gallery is not app.classifier(view.checkpoint).gallery),
             steps,
+            why(view.gallery, view.class_ids, view.class_names, view.words),
         ]
 
     def current(name: str, steps: Sequence[str]) -> View | None:
@@ -155,6 +159,7 @@ def build(app: App, picker: gr.Dropdown, fetching: gr.HTML) -> None:
             gr.update(interactive=False),
             gr.update(interactive=False),
             [],
+            None,
             gr.update(**offered, value=[]),
             gr.update(maximum=most, value=0),
         ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fgdemo.checkpoint.schema import network_label, title
 from fgdemo.pictures import STORED, Pictures
-from fgdemo.terms import CLUSTERS, SUBCLASSES, terms
+from fgdemo.terms import CLUSTERS, SUBCLASSES, Terms, terms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,9 +86,10 @@ def empty(title: str, hint: str) -> str:
     return f'<div class="fg-empty"><p class="fg-empty-title">{escape(title)}</p><p>{escape(hint)}</p></div>'
 
 
-def message(title: str, text: str) -> str:
+def message(title: str, text: str, *, warning: bool = True) -> str:
     """Something to notice, inside a result."""
-    return f'<div class="fg-notice" role="status"><strong>{escape(title)}</strong><span>{escape(text)}</span></div>'
+    kind = "fg-notice" if warning else "fg-notice fg-remark"
+    return f'<div class="{kind}" role="status"><strong>{escape(title)}</strong><span>{escape(text)}</span></div>'
 
 
 def prediction_panel(
@@ -103,10 +104,12 @@ def prediction_panel(
         parts.append(verdict(above or "Class", first))
         parts.append(bars([(score.name, score.probability) for score in prediction.classes]))
         parts.append(_subclass(gallery, prediction, first.name, pictures, absent))
+        parts.append(_posterior(prediction, words))
         names = [n.class_name for n in prediction.neighbours]
     else:
         parts.append(nearest_cluster(prediction))
         parts.append(_cluster(gallery, prediction, pictures, absent))
+        parts.append(_posterior(prediction, words))
         found = [gallery.members.get(n.subclass_id) for n in prediction.neighbours]
         names = [words.title(member["name"]) if member else f"No {words.group}" for member in found]
     near = [
@@ -137,7 +140,7 @@ def nearest_cluster(prediction: Prediction) -> str:
     )
 
 
-def bars(shares: Sequence[tuple[str, float]]) -> str:
+def bars(shares: Sequence[tuple[str, float]], label: str = "Most probable classes") -> str:
     """Names with their probabilities, drawn to a common scale of 0 to 1."""
     rows = "".join(
         f'<li><span class="fg-bar-name" title="{escape(name)}">{escape(name)}</span>'
@@ -145,7 +148,7 @@ def bars(shares: Sequence[tuple[str, float]]) -> str:
         f'<span class="fg-bar-value">{escape(percent(share))}</span></li>'
         for name, share in shares
     )
-    return f'<ol class="fg-bars" aria-label="Most probable classes">{rows}</ol>'
+    return f'<ol class="fg-bars" aria-label="{escape(label)}">{rows}</ol>'
 
 
 def summary(classifier: Classifier) -> str:
@@ -178,6 +181,15 @@ def subclass_row(facts: dict[str, Any], typed: str | None, tiles: Iterable[Tile]
         f'<input type="text" maxlength="{longest}" data-subclass="{facts["id"]}" data-saved="{escape(facts["name"])}" '
         f'value="{escape(name)}"{changed} autocomplete="off" spellcheck="false"></label>{_facts_list(figures)}</div>'
         f"{strip(tiles, 'Prototypes of ' + facts['name'])}</article>"
+    )
+
+
+def cluster_card(title: str, size: int, spread: float, tiles: Iterable[Tile]) -> str:
+    """A cluster of a hypothesis, which has no name of its own."""
+    figures = [("Size", count(size, "picture")), ("Spread", distance(spread))]
+    return (
+        f'<article class="fg-card"><div class="fg-row-head"><h3>{escape(title)}</h3>{_facts_list(figures)}</div>'
+        f"{strip(tiles, 'Prototypes of ' + title)}</article>"
     )
 
 
@@ -239,6 +251,22 @@ def _subclass(gallery: Gallery, prediction: Prediction, class_name: str, picture
     facts = _match_facts(best, second)
     aside = "" if absent else "its most central pictures"
     return _section(SUBCLASSES.title(best.name), aside, _facts_list(facts) + shown)
+
+
+def _posterior(prediction: Prediction, words: Terms) -> str:
+    """What the network's head says of the subclasses, where that is no matter of course."""
+    shares = prediction.posterior
+    if len(shares) < 2 or prediction.subclass is None:
+        return ""
+    agree = shares[0].id == prediction.subclass.id
+    verdict = "agrees with" if agree else "differs from"
+    shown = bars([(words.title(share.name), share.probability) for share in shares], f"Most probable {words.groups}")
+    hint = (
+        f"How probable each {words.group} is by outputs of the network that were trained for it. This {verdict} the "
+        "nearest one by distance, above."
+    )
+    given = "given the class" if words.labelled else ""
+    return _section(f"The network's own {words.groups}", given, f'{shown}<p class="fg-hint">{escape(hint)}</p>')
 
 
 def _cluster(gallery: Gallery, prediction: Prediction, pictures: Pictures, absent: str) -> str:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
 
 from fgdemo.errors import UserError
-from fgdemo.html_page import base64_array, plotly_js
+from fgdemo.html_page import base64_array
 from fgdemo.palette import colour, mark_css, symbol
-
-STATIC = Path(__file__).parent / "static"
+from fgdemo.ui.chart import chart
 
 _RESULT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 STALE = "The clusters changed or expired: run it again."
@@ -122,18 +120,7 @@ class Scatter(gr.HTML):
     """
 
     def __init__(self, value: Any = None, *, describe: Callable[[Any], dict[str, Any] | None], **kwargs: Any) -> None:
-        library = plotly_js()
-        gr.set_static_paths([library])
-        super().__init__(
-            value=value,
-            html_template=(STATIC / "scatter.html").read_text(encoding="utf-8"),
-            css_template=(STATIC / "scatter.css").read_text(encoding="utf-8"),
-            js_on_load=(STATIC / "scatter.js").read_text(encoding="utf-8"),
-            server_functions=[_named(describe, "describe")],
-            apply_default_css=False,
-            library=library.as_posix(),
-            **kwargs,
-        )
+        super().__init__(value=value, server_functions=[_named(describe, "describe")], **chart("scatter"), **kwargs)
 
     def postprocess(self, value: Any) -> Any:
         return value

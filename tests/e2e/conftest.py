@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import environment
-from tiny_checkpoint import make_voting_network, picture, write_tiny
+from tiny_checkpoint import make_voting_network, picture, write_divided, write_tiny
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -41,13 +41,14 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`python app.py` over a ViT, a CNN with examples, one that finds every picture novel, and one that votes."""
+    """`python app.py` over a ViT, a CNN with examples, and one each that finds all novel, votes, knows subclasses."""
     base = tmp_path_factory.mktemp("app")
     bundled = base / "bundled"
     write_tiny(bundled / "a-vit")
     write_tiny(bundled / "b-cnn", "test_resnet", training={"dataset": "digits"})
     write_tiny(bundled / "c-strict", novelty={"threshold": 1e-9, "quantile": 0.95, "measured": []})
     write_tiny(bundled / "d-voting", network=make_voting_network())
+    write_divided(bundled / "e-divided")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -119,7 +120,7 @@ def open_page(server: Server, browser) -> Iterator[Callable]:
 def choose(page, dropdown: str, option: str) -> None:
     """Pick an option of one of the page's dropdowns."""
     page.locator(f"{dropdown} input").click()
-    page.get_by_role("option", name=option, exact=True).click()
+    page.get_by_role("option", name=option, exact=True).and_(page.locator("li")).click()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ import pytest
 from fgdemo.errors import UserError
 from fgdemo.html_page import plotly_js
 from fgdemo.palette import PALETTE, STYLES, assign_styles, colour, mark_css, symbol
-from fgdemo.ui.scatter import STATIC, Group, Scatter, payload, pending, read_point, read_result
+from fgdemo.ui.chart import STATIC
+from fgdemo.ui.scatter import Group, Scatter, payload, pending, read_point, read_result
 
 
 def oklab(colours: tuple[str, ...]) -> np.ndarray:
@@ -116,7 +117,7 @@ def test_names_travel_as_data_and_the_page_never_reads_them_as_html() -> None:
     name = '"><script>alert(1)</script>${1}{{x}}'
     value = payload("digits", "a", np.zeros((1, 2)), np.zeros(1, int), [group(0, name, name)], frame="f")
     assert value["groups"][0]["name"] == value["groups"][0]["class"] == name
-    script = (STATIC / "scatter.js").read_text(encoding="utf-8")
+    script = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("plotly.js", "scatter.js"))
     assert not [word for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write") if word in script]
     assert "${" not in (STATIC / "scatter.html").read_text(encoding="utf-8")
 
@@ -190,7 +191,7 @@ def test_the_component_serves_the_packages_own_library_and_hears_its_events() ->
 
 
 def test_the_picture_never_offers_to_send_data_anywhere() -> None:
-    script = (STATIC / "scatter.js").read_text(encoding="utf-8")
+    script = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("plotly.js", "scatter.js"))
     assert "showSendToCloud: false" in script
     assert "plotlyServerURL: ''" in script
     assert "http://" not in script
