@@ -198,7 +198,10 @@ def test_sigkill_at_any_moment_leaves_only_whole_checkpoints(tmp_path: Path):
         from fgdemo.checkpoint import list_checkpoints, read_checkpoint
 
         random.seed(0)
-        parts.write(parts.Path(sys.argv[1]) / "warm")
+        for name in ("warm", "timed"):
+            began = time.monotonic()
+            parts.write(parts.Path(sys.argv[1]) / name)
+        took = time.monotonic() - began
         whole = unfinished = 0
         for round in range(50):
             folder = parts.Path(sys.argv[1]) / str(round)
@@ -206,7 +209,7 @@ def test_sigkill_at_any_moment_leaves_only_whole_checkpoints(tmp_path: Path):
             if child == 0:
                 while True:
                     parts.write(folder / "x")
-            time.sleep(random.uniform(0.005, 0.1))
+            time.sleep(took * random.uniform(0.1, 3))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             names = os.listdir(folder) if folder.exists() else []
